@@ -1,0 +1,41 @@
+"""Solvers that draw from (or follow the mean of) the posterior of the process."""
+
+import jax.numpy as jnp
+
+from genjax.solvers.base import from_proposal, info_of
+
+VARIANCES = {"lower": 0.0, "upper": 1.0}
+
+
+def ddim(eta=0.0):
+    """DDIM (2010.02502, eq. 12): eta = 0 deterministic, eta = 1 ancestral. First order; inverts when s > t."""
+
+    def propose(denoiser, process, state, t, s, keys=None):
+        pred = denoiser(state.x, t, key=keys)
+        return process.posterior(state.x, pred, t, s, eta), state.memory, info_of(pred)
+
+    return from_proposal(propose)
+
+
+def ddpm(variance="predicted"):
+    """DDPM ancestral sampling (2006.11239, algorithm 2) on any grid.
+
+    Works for every process with a `posterior`, discrete ones included.
+
+    Args:
+      variance: "lower" (beta-tilde), "upper" (beta), or "predicted": what the denoiser says in
+        `Prediction.v`, lower where it says nothing.
+
+    Raises:
+      ValueError: unknown variance.
+    """
+    if variance != "predicted" and variance not in VARIANCES:
+        raise ValueError(f"variance: expected one of {['predicted', *VARIANCES]}, got {variance!r}")
+
+    def propose(denoiser, process, state, t, s, keys=None):
+        pred = denoiser(state.x, t, key=keys)
+        if variance != "predicted":
+            pred = pred._replace(v=jnp.asarray(VARIANCES[variance]))
+        return process.posterior(state.x, pred, t, s, 1.0), state.memory, info_of(pred)
+
+    return from_proposal(propose)
