@@ -1,0 +1,317 @@
+"""Measures the variants of an experiment over seeds, and remembers every measurement.
+
+An experiment module (see docs/papers.md) has
+
+  PAPER       literal: number, title, year, arxiv, family
+  PRIORS      slugs of experiments whose trained models it needs (default none)
+  SEEDS       how many seeds a full run takes (default 3)
+  get_config(scale)   "small", "smoke" and, for methods, "paper" -> ConfigDict
+  VARIANTS    name -> {dotted config key: value}
+  train(config, key, priors) -> pytree of arrays      (optional)
+  measure(config, key, priors) -> {metric: scalar}    (optional: the default trains, samples, evaluates)
+  CLAIMS      name -> (statement, rule(table) -> bool)
+  figure(table, path)                                 (optional)
+
+`train` sees the config without its `eval` part, so that variants which differ in `eval` alone share
+one training; `measure` finds what it returned in `priors[slug]`, beside the priors' own.
+
+A measurement is cached under the hash of its config, its seed and the source it ran: the
+experiment and every genjax module that it imports, comments and docstrings aside. An interrupted
+run goes on where it stopped, and a changed formula is measured again.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import pickle
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class Measurement(NamedTuple):
+    """One variant with one seed."""
+
+    metrics: dict  # name -> float
+    seconds: float  # of measuring, training not included
+    training: str | None  # hash of the training it used
+
+
+class Training(NamedTuple):
+    """What `train` returned."""
+
+    hash: str
+    seconds: float
+    result: object  # pytree of numpy arrays
+
+
+def default_cache():
+    """The folder of cached measurements: $GENJAX_CACHE, else the user's cache folder."""
+    if "GENJAX_CACHE" in os.environ:
+        return Path(os.environ["GENJAX_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genjax" / "reproduce"
+
+
+def load(experiment):
+    """The imported module of an experiment.
+
+    Raises:
+      ValueError: it lacks one of `get_config`, `VARIANTS`, `CLAIMS`.
+    """
+    spec = importlib.util.spec_from_file_location(f"genjax_experiment_{experiment.slug}", experiment.path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("get_config", "VARIANTS", "CLAIMS"):
+        if not hasattr(module, name):
+            raise ValueError(f"{experiment.slug}: expected {name} in the experiment, found none")
+    return module
+
+
+def variant_config(module, variant, scale="small"):
+    """The config of one variant: `get_config(scale)` with the variant's overrides.
+
+    Raises:
+      ValueError: an override of a key that the config does not have, with the nearest right one.
+    """
+    config = module.get_config(scale)
+    for key, value in module.VARIANTS[variant].items():
+        node = config
+        *parents, last = key.split(".")
+        for part in parents:
+            node = node.get(part, {})
+        if last not in node:
+            near = difflib.get_close_matches(key, _flat_keys(config), 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"VARIANTS[{variant!r}]: the config has no key {key!r}{hint}")
+        node[last] = value
+    return config
+
+
+def _flat_keys(config, prefix=""):
+    for key, value in config.items():
+        yield prefix + key
+        if hasattr(value, "items"):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+
+
+def _hash(*parts):
+    text = json.dumps(parts, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_docstrings(tree):
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            node.body = body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _imported(tree):
+    """Files of the package that a syntax tree imports, at the top or inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            first, *rest = name.split(".")
+            folder = PACKAGE
+            if first != PACKAGE.name:
+                continue
+            for part in rest:
+                if (folder / part).is_dir():
+                    folder = folder / part
+                elif (folder / f"{part}.py").is_file():
+                    yield folder / f"{part}.py"
+                    break
+                else:  # a name that the package itself hands out, perhaps lazily: all of it counts
+                    yield from folder.glob("*.py")
+                    break
+            yield folder / "__init__.py"
+
+
+def source_files(*paths):
+    """file -> syntax tree (as text) of the given files and of all genjax modules they import, directly or not."""
+    seen, todo = {}, [Path(path) for path in paths]
+    while todo:
+        file = todo.pop()
+        if file in seen or not file.is_file():
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        todo.extend(_imported(tree))
+        seen[file] = _without_docstrings(tree)
+    return seen
+
+
+def source_hash(*paths):
+    """A hash of `source_files`, in which comments, docstrings and layout do not count."""
+    files = source_files(*paths)
+    return _hash([files[file] for file in sorted(files)])
+
+
+def write_atomically(path, data):
+    """Writes bytes so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+      OSError: the folder cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+class Runner:
+    """Trains and measures the experiments of one catalogue, each thing once.
+
+    Args:
+      experiments: slug -> Experiment, from `find_experiments`.
+      cache: folder for measurements and trainings, None to keep nothing.
+      scale: the scale handed to `get_config`.
+    """
+
+    def __init__(self, experiments, cache=None, scale="small"):
+        self.experiments, self.cache, self.scale = experiments, cache, scale
+        self._modules, self._sources, self._trainings = {}, {}, {}
+
+    def module(self, slug):
+        if slug not in self._modules:
+            self._modules[slug] = load(self.experiments[slug])
+        return self._modules[slug]
+
+    def roots(self, slug):
+        """The files that the code of an experiment begins with."""
+        default = () if hasattr(self.module(slug), "measure") else (Path(__file__).with_name("runner_default.py"),)
+        return (self.experiments[slug].path, *default)
+
+    def source(self, slug):
+        """Hash of the code that the experiment runs, and of the versions below it."""
+        if slug not in self._sources:
+            import jax
+
+            self._sources[slug] = _hash(source_hash(*self.roots(slug)), jax.__version__, jax.default_backend())
+        return self._sources[slug]
+
+    def _train_function(self, slug):
+        module = self.module(slug)
+        if hasattr(module, "train") or hasattr(module, "measure"):
+            return getattr(module, "train", None)
+        from genjax.cli import runner_default
+
+        return runner_default.train
+
+    def priors(self, slug, _chain=()):
+        """slug -> Training of the priors of an experiment: their base config, seed 0.
+
+        Raises:
+          ValueError: an unknown prior, one that trains nothing, or a circle of priors.
+        """
+        if slug in _chain:
+            raise ValueError(f"PRIORS: expected no circle, got {' -> '.join((*_chain, slug))}")
+        trainings = {}
+        for prior in self.experiments[slug].priors:
+            if prior not in self.experiments:
+                raise ValueError(f"{slug}: PRIORS: expected one of {sorted(self.experiments)}, got {prior!r}")
+            if self._train_function(prior) is None:
+                raise ValueError(f"{slug}: PRIORS: {prior!r} trains nothing that could be a prior")
+            config = self.module(prior).get_config(self.scale)
+            trainings[prior] = self.train(prior, config, 0, self.priors(prior, (*_chain, slug)))
+        return trainings
+
+    def train(self, slug, config, seed, priors):
+        """The Training of one config and seed, from the cache where it is there; None where nothing trains."""
+        function = self._train_function(slug)
+        if function is None:
+            return None
+        import jax
+
+        config = config.copy_and_resolve_references()
+        if "eval" in config:
+            del config["eval"]
+        name = _hash(slug, config.to_dict(), seed, self.source(slug), sorted(p.hash for p in priors.values()))
+        stored = self._stored_training(slug, name)
+        if stored is not None:
+            return stored
+        start = time.perf_counter()
+        result = function(config.lock(), jax.random.key(seed), {k: p.result for k, p in priors.items()})
+        result = jax.tree.map(np.asarray, result)
+        training = self._trainings[name] = Training(name, time.perf_counter() - start, result)
+        if self.cache:
+            write_atomically(self._training_path(slug, name), pickle.dumps(training[1:]))
+        return training
+
+    def _training_path(self, slug, name):
+        return Path(self.cache) / "trainings" / slug / f"{name}.pickle"
+
+    def _stored_training(self, slug, name):
+        if name not in self._trainings and self.cache and self._training_path(slug, name).is_file():
+            with open(self._training_path(slug, name), "rb") as file:
+                self._trainings[name] = Training(name, *pickle.load(file))
+        return self._trainings.get(name)
+
+    def training_seconds(self, slug, name):
+        """Wall seconds that a training took, 0 where it is not kept any more."""
+        training = self._stored_training(slug, name)
+        return training.seconds if training else 0.0
+
+    def measure(self, slug, variant, seed, priors):
+        """One variant with one seed -> (Measurement, was it cached).
+
+        Raises:
+          TypeError: a metric is not a scalar.
+        """
+        import jax
+
+        config = variant_config(self.module(slug), variant, self.scale)
+        prior_hashes = sorted(p.hash for p in priors.values())
+        name = f"{variant}-{seed}-{_hash(slug, config.to_dict(), seed, self.source(slug), prior_hashes)}.json"
+        path = self.cache and Path(self.cache) / "measurements" / slug / name
+        if path and path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return Measurement(**stored), True
+        training = self.train(slug, config, seed, priors)
+        given = {k: p.result for k, p in priors.items()}
+        if training is not None:
+            given[slug] = training.result
+        function = getattr(self.module(slug), "measure", None)
+        if function is None:
+            from genjax.cli import runner_default
+
+            function = runner_default.measure_of(slug)
+        start = time.perf_counter()
+        metrics = {k: _scalar(slug, k, v) for k, v in function(config.lock(), jax.random.key(seed), given).items()}
+        seconds = time.perf_counter() - start
+        measurement = Measurement(metrics, seconds, training and training.hash)
+        if path:
+            write_atomically(path, json.dumps(measurement._asdict()).encode())
+        return measurement, False
+
+
+def _scalar(slug, name, value):
+    value = np.asarray(value)
+    if value.size != 1 or not (np.issubdtype(value.dtype, np.number) or value.dtype == bool):
+        raise TypeError(f"{slug}: metric {name!r}: expected a scalar, got shape {value.shape} of {value.dtype}")
+    return float(value.reshape(()))

@@ -1,0 +1,214 @@
+"""The runner on a fake catalogue: table, verdicts, resuming, shared trainings, atomic writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from genjax.cli import papers, reproduce
+from genjax.cli import runner_report as report
+from genjax.cli.runner import Runner, source_files, source_hash, variant_config, write_atomically
+
+HEADER = """
+from pathlib import Path
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+PAPER = {"number": %d, "title": "A fake", "year": 2020, "arxiv": "0000.00000", "family": "fam"}
+LOG = Path(__file__).with_name("log.txt")
+def note(text):
+    with open(LOG, "a") as f:
+        f.write(text + "\\n")
+"""
+
+TRAINED = (
+    HEADER % 2
+    + """
+PRIORS = ("base",)
+SEEDS = 2
+def get_config(scale="small"):
+    return ConfigDict({"train": {"rate": 1.0, "steps": 1 if scale == "smoke" else 10}, "eval": {"shift": 0.0}})
+VARIANTS = {"plain": {}, "shifted": {"eval.shift": 5.0}, "fast": {"train.rate": 2.0}}
+def train(config, key, priors):
+    note("train")
+    assert "eval" not in config
+    return {"w": config.train.rate * jnp.ones(3) + priors["base"]["b"]}
+def measure(config, key, priors):
+    note("measure")
+    if Path(__file__).with_name("stop.txt").exists() and config.eval.shift:
+        raise KeyboardInterrupt
+    return {"value": priors["trained"]["w"].sum() + config.eval.shift, "draw": jax.random.normal(key)}
+CLAIMS = {
+    "shift": ("shifted is 5 above plain", lambda t: bool((t["shifted"]["value"] - t["plain"]["value"] == 5).all())),
+    "wrong": ("fast is below plain", lambda t: bool((t["fast"]["value"] < t["plain"]["value"]).all())),
+}
+"""
+)
+BASE = (
+    HEADER % 1
+    + """
+def get_config(scale="small"):
+    return ConfigDict({"train": {"b": 1.0}})
+VARIANTS = {"only": {}}
+def train(config, key, priors):
+    note("base")
+    return {"b": jnp.asarray(config.train.b)}
+def measure(config, key, priors):
+    return {"b": priors["base"]["b"]}
+CLAIMS = {"one": ("b is 1", lambda t: bool((t["only"]["b"] == 1).all()))}
+"""
+)
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    folder = tmp_path / "experiments" / "fam"
+    folder.mkdir(parents=True)
+    (folder / "trained.py").write_text(TRAINED)
+    (folder / "base.py").write_text(BASE)
+    (folder / "not_a_paper.py").write_text("raise RuntimeError('imported')\n")
+    return papers.find_experiments(tmp_path / "experiments")
+
+
+def notes(catalogue):
+    log = catalogue["trained"].path.with_name("log.txt")
+    return log.read_text().split() if log.exists() else []
+
+
+def run(catalogue, slug, tmp_path, **kwargs):
+    lines = []
+    runner = Runner(catalogue, cache=tmp_path / "cache")
+    content = reproduce.reproduce(runner, catalogue[slug], results=tmp_path / "results", say=lines.append, **kwargs)
+    return content, "\n".join(lines)
+
+
+def test_result_holds_every_figure_and_the_failing_claim_fails(catalogue, tmp_path):
+    """Catches a verdict that ignores a failing claim, wrong means or spreads, and lost seeds."""
+    content, text = run(catalogue, "trained", tmp_path)
+    stored = json.loads((tmp_path / "results" / "trained.json").read_text())
+    assert stored == json.loads(json.dumps(content))
+    assert stored["verdict"] == "fails"
+    assert {k: c["verdict"] for k, c in stored["claims"].items()} == {"shift": "holds", "wrong": "fails"}
+    assert stored["seeds"] == [0, 1] and stored["paper"]["number"] == 2
+    value = stored["variants"]["shifted"]["metrics"]["value"]
+    assert value == {"mean": 11.0, "std": 0.0, "values": [11.0, 11.0]}
+    draws = stored["variants"]["plain"]["metrics"]["draw"]
+    a, b = draws["values"]
+    assert a != b and draws["mean"] == pytest.approx((a + b) / 2)
+    assert draws["std"] == pytest.approx(abs(a - b) / 2**0.5)
+    assert stored["claims"]["wrong"]["evidence"][0] == {"variant": "fast", "metric": "value", "mean": 9.0, "std": 0.0}
+    assert "FAILS  wrong: fast is below plain" in text and "HOLDS  shift" in text
+    assert (tmp_path / "results" / "trained.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path) not in json.dumps(stored), "a path of the machine got into the result"
+    assert stored["hashes"]["priors"].keys() == {"base"} and stored["machine"]["cores"] >= 1
+
+
+def test_variants_that_differ_in_eval_share_a_training(catalogue, tmp_path):
+    """Catches trainings repeated per evaluation, and trainings wrongly shared between train settings or seeds."""
+    run(catalogue, "trained", tmp_path)
+    assert notes(catalogue).count("train") == 4  # two settings, two seeds
+    assert notes(catalogue).count("measure") == 6
+    assert notes(catalogue).count("base") == 1
+
+
+def test_an_interrupted_run_resumes(catalogue, tmp_path):
+    """Catches measurements made twice, and a result written by a run that did not end."""
+    stop = catalogue["trained"].path.with_name("stop.txt")
+    stop.touch()
+    with pytest.raises(KeyboardInterrupt):
+        run(catalogue, "trained", tmp_path)
+    assert not (tmp_path / "results").exists()
+    before = notes(catalogue)
+    stop.unlink()
+    content, text = run(catalogue, "trained", tmp_path)
+    again = notes(catalogue)[len(before) :]
+    assert again.count("base") == 0 and again.count("measure") == 5 and again.count("train") == 3
+    assert "plain, seed 0: cached" in text
+    first = json.dumps(content["variants"])
+    (tmp_path / "cache").rename(tmp_path / "old")
+    assert json.dumps(run(catalogue, "trained", tmp_path)[0]["variants"]) == first
+
+
+def test_a_changed_experiment_is_measured_again_and_a_comment_is_not(catalogue, tmp_path):
+    """Catches stale figures of an earlier formula."""
+    run(catalogue, "base", tmp_path)
+    path = catalogue["base"].path
+    hash_before = source_hash(path)
+    path.write_text('"""Now with words."""\n' + BASE + "# a comment\n")
+    assert source_hash(path) == hash_before
+    path.write_text(BASE.replace("config.train.b)", "config.train.b + 1)"))
+    content, _ = run(catalogue, "base", tmp_path)
+    assert content["verdict"] == "fails" and content["variants"]["only"]["metrics"]["b"]["mean"] == 2.0
+
+
+def test_source_follows_imports(tmp_path):
+    """Catches a formula that can change without its figures being measured again."""
+    file = tmp_path / "e.py"
+    file.write_text("def f():\n    from genjax.solvers import ode\n    from genjax.oracles.mixture import ring\n")
+    names = {"/".join(f.parts[-2:]) for f in source_files(file)}
+    assert {"solvers/ode.py", "oracles/mixture.py", "solvers/base.py", "core/types.py"} <= names
+    assert "processes/gaussian.py" not in names
+
+
+def test_smoke_writes_nothing(catalogue, tmp_path):
+    runner = Runner(catalogue, cache=None, scale="smoke")
+    lines = []
+    content = reproduce.reproduce(runner, catalogue["trained"], say=lines.append)
+    assert content["seeds"] == [0]
+    assert not (tmp_path / "results").exists() and not (tmp_path / "cache").exists()
+    assert any("no verdict" in line for line in lines) and not any("HOLDS" in line for line in lines)
+
+
+def test_write_is_atomic(tmp_path, monkeypatch):
+    """Catches a half-written result: the old file stays whole, and no part is left behind."""
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_judge_survives_nan_and_names_unknown_metrics():
+    """A NaN never passes a comparison; a misspelt metric is an error, not a verdict."""
+    claims = {"low": ("a below 1", lambda t: bool((t["v"]["a"] < 1).all()))}
+    judged = report.judge(claims, {"v": {"a": [0.0, float("nan")]}})
+    assert judged["low"]["verdict"] == "fails" and report.verdict(judged) == "fails"
+    with pytest.raises(KeyError, match="no metric 'b'"):
+        report.judge({"x": ("", lambda t: t["v"]["b"] < 1)}, {"v": {"a": [0.0]}})
+    assert report.verdict({}) == "fails"
+
+
+def test_non_finite_figures_stay_valid_json(catalogue, tmp_path):
+    path = tmp_path / "r.json"
+    content = report.result(catalogue["base"], [0], {"v": {}}, {"v": {"a": [float("inf")]}}, {}, 0.0, {}, {})
+    report.write_result(path, content)
+    metrics = json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(c))["variants"]["v"]["metrics"]
+    assert metrics["a"]["values"] == ["inf"]
+
+
+def test_errors_name_what_was_wrong(catalogue, tmp_path):
+    module = Runner(catalogue).module("trained")
+    module.VARIANTS["bad"] = {"train.rat": 1.0}
+    with pytest.raises(ValueError, match=r"no key 'train.rat', did you mean 'train.rate'"):
+        variant_config(module, "bad")
+    with pytest.raises(ValueError, match="did you mean 'trained'"):
+        papers.select(catalogue, ["traind"])
+    with pytest.raises(ValueError, match=r"family: expected one of \['fam'\], got 'diff'"):
+        papers.select(catalogue, family="diff")
+    with pytest.raises(ValueError, match="at least one"):
+        papers.select(catalogue)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match="results: expected a folder that can be written"):
+        reproduce.check_writable(Path(file))
+    catalogue["base"].path.write_text(BASE.replace('priors["base"]["b"]}', "jnp.ones(2)}"))
+    with pytest.raises(TypeError, match=r"metric 'b': expected a scalar, got shape \(2,\)"):
+        run(catalogue, "base", tmp_path)
+
+
+def test_a_circle_of_priors_is_found(catalogue, tmp_path):
+    catalogue["base"].path.write_text(BASE + 'PRIORS = ("trained",)\n')
+    circle = papers.find_experiments(tmp_path / "experiments")
+    with pytest.raises(ValueError, match="trained -> base -> trained"):
+        Runner(circle).priors("trained")
