@@ -1,0 +1,278 @@
+"""The training loop: any `Algorithm`, many steps a dispatch, resumable at any step.
+
+Step i of a training draws from `fold_in(key, i)` and sees batch i of the feed, so a training that was
+interrupted anywhere goes on bit for bit as if it had not been. One dispatch is one XLA program that
+runs a traced number of steps: the same program serves every length, so that it does not matter where
+a training was cut.
+"""
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from genjax.train import checkpoints
+from genjax.train.logs import Log, Progress
+from genjax.train.workdir import check_writable, claim, lock
+
+
+class Plan(NamedTuple):
+    """How long, and how often what. Intervals are in steps; 0 for never."""
+
+    steps: int = 1000
+    batch_size: int = 128
+    steps_per_call: int = 50  # at most this many steps a dispatch
+    log_every: int = 50
+    checkpoint_every: int = 500
+    keep: int = 2  # newest checkpoints kept
+    keep_every: int = 0  # also keep every checkpoint at a multiple of this
+    evaluate_every: int = 0
+    sample_every: int = 0
+
+
+class Hook(NamedTuple):
+    """Something done during training: `run(step, state, log) -> dict of metrics`, every `every` steps."""
+
+    every: int
+    run: Callable
+
+
+class Diverged(RuntimeError):
+    """A loss or a parameter became NaN or infinite."""
+
+
+def check_plan(plan, devices=1):
+    """Raises ValueError, naming the field, for a Plan that cannot be run."""
+    for name in ("steps", "batch_size", "steps_per_call", "log_every", "keep"):
+        if getattr(plan, name) < 1:
+            raise ValueError(f"train.{name}: expected at least 1, got {getattr(plan, name)}")
+    for name in ("checkpoint_every", "keep_every", "evaluate_every", "sample_every"):
+        if getattr(plan, name) < 0:
+            raise ValueError(f"train.{name}: expected 0 (never) or more, got {getattr(plan, name)}")
+    if plan.batch_size % devices:
+        raise ValueError(
+            f"train.batch_size: expected a multiple of the number of devices, {devices}, got {plan.batch_size}"
+        )
+
+
+def data_mesh(devices=None):
+    """A mesh of all local devices with the one axis "data"."""
+    devices = devices or jax.local_devices()
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
+def make_dispatch(step, mesh):
+    """The program that trains for many steps.
+
+    Args:
+      step: `Algorithm.step`.
+      mesh: a mesh with an axis "data", over which every batch is split.
+
+    Returns:
+      dispatch(key, state, arrays, indices [K, B], count) -> (state, sums of the metrics over `count`
+      steps), count <= K. The state is donated.
+    """
+    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+    def one(key, state, batch):
+        state, metrics = step(jax.random.fold_in(key, state.step), state, batch)
+        return state, jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), metrics)
+
+    def dispatch(key, state, arrays, indices, count):
+        def batch_of(i):
+            index = jax.lax.with_sharding_constraint(indices[i], split)
+            return jax.tree.map(lambda a: a[index], arrays)
+
+        def body(i, carry):
+            state, sums = carry
+            state, metrics = one(key, state, batch_of(i))
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        shapes = jax.eval_shape(lambda s: one(key, s, batch_of(0))[1], state)
+        zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+    return jax.jit(dispatch, donate_argnums=1, out_shardings=replicated)
+
+
+def check_traces(algorithm, feed, priors=None):
+    """Traces init and step by shape: a config that cannot be trained fails here, in seconds, before a compile.
+
+    Returns:
+      The shapes of the State.
+
+    Raises:
+      ValueError: the step changes the shape or type of the state.
+    """
+    init = lambda batch: algorithm.init(jax.random.key(0), batch, priors or {})
+    state = jax.eval_shape(init, feed.like)
+    after = jax.eval_shape(lambda s, batch: algorithm.step(jax.random.key(0), s, batch)[0], state, feed.like)
+    before, after = (checkpoints.shapes_of(checkpoints.to_arrays(s)) for s in (state, after))
+    checkpoints.check_shapes(after, before, "algorithm: state after one step")
+    return state
+
+
+def size_of(state):
+    """Bytes of a pytree of shapes or arrays."""
+    return sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in checkpoints.to_arrays(state).values())
+
+
+@jax.jit
+def _all_finite(tree):
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+
+
+class _Stop:
+    """Notes SIGTERM and SIGINT, so that the loop can save and leave; the second SIGINT interrupts at once."""
+
+    def __init__(self):
+        self.signal = None
+
+    def _note(self, number, frame):
+        if self.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __enter__(self):
+        self._old = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def start(algorithm, feed, seed, directory, mesh, priors=None, say=print):
+    """The State to begin with: of the newest intact checkpoint, or a new one.
+
+    Returns:
+      (state, step).
+    """
+    replicated, priors = NamedSharding(mesh, P()), priors or {}
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    step = checkpoints.newest_intact(directory, say)
+    checkpoints.set_aside(directory, -1 if step is None else step)
+    if step is None:
+        arrays, indices = feed.take(0, 1)
+        batch = jax.tree.map(lambda a: a[indices[0]], arrays)
+        return jax.jit(algorithm.init, out_shardings=replicated)(key, batch, priors), 0
+    like = checkpoints.abstract_like(lambda: algorithm.init(key, feed.like, priors), replicated)
+    return checkpoints.restore(directory, step, like)[0], step
+
+
+def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=None, mesh=None, stream=sys.stderr):
+    """Trains to `plan.steps`, from the newest checkpoint of the workdir where there is one.
+
+    Args:
+      algorithm: an Algorithm.
+      feed: a Feed of `plan.batch_size`.
+      plan: a Plan.
+      workdir: directory of the run, made where missing.
+      config: what is trained, a nested dict of JSON values; kept in the workdir and compared on resume.
+      seed: of initialization and training draws.
+      hooks: Hooks, each run every so many steps and at the end.
+      priors: what `Algorithm.init` is given.
+      mesh: a mesh with an axis "data"; all local devices by default.
+      stream: where progress is shown; None for silence.
+
+    Returns:
+      (state, step). `step < plan.steps` where a signal asked to stop; the state is saved then too.
+
+    Raises:
+      ValueError: a Plan, workdir or checkpoint that does not fit.
+      OSError: the workdir cannot be written. The newest checkpoint that was written stays.
+      Diverged: NaN or infinity. The last good checkpoint stays.
+    """
+    mesh = mesh or data_mesh()
+    check_plan(plan, mesh.shape["data"])
+    shapes = check_traces(algorithm, feed, priors)
+    workdir = Path(workdir)
+    check_writable(workdir, size_of(shapes))
+    directory = workdir / "checkpoints"
+    with lock(workdir):
+        claim(workdir, config)
+        say = lambda line: print(line, file=stream) if stream else None
+        state, step = start(algorithm, feed, seed, directory, mesh, priors, say)
+        if step:
+            say(f"resumed {workdir} at step {step}")
+        log, progress = Log(workdir, step), Progress(step, plan.steps, stream)
+        try:
+            with _Stop() as stop, checkpoints.Writer(directory, plan.keep, plan.keep_every or None) as writer:
+                return _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, progress, writer, stop)
+        finally:
+            progress.close()
+            log.close()
+
+
+def _next_stop(step, plan, hooks):
+    """The step at which the coming dispatch ends: the next at which something is due, at most steps_per_call on."""
+    due = [plan.steps, step + plan.steps_per_call]
+    for every in (plan.log_every, plan.checkpoint_every, *(hook.every for hook in hooks)):
+        if every:
+            due.append((step // every + 1) * every)
+    return min(due)
+
+
+def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, progress, writer, stop):
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    dispatch = make_dispatch(algorithm.step, mesh)
+    replicated = NamedSharding(mesh, P())
+    sums, since = None, step  # metrics summed since the last log point
+    meta = {"config": config, "seed": seed}
+
+    def save():
+        if not _all_finite(state.params):
+            raise Diverged(_diverged("a parameter", step, writer))
+        writer.save(step, state, {**meta, "examples": step * plan.batch_size})
+
+    due = lambda every: every and step % every == 0
+    while step < plan.steps:
+        end = _next_stop(step, plan, hooks)
+        arrays, indices = feed.take(step, end - step)
+        indices = np.concatenate([indices, np.zeros((plan.steps_per_call - len(indices), plan.batch_size), np.int32)])
+        state, total = dispatch(key, state, arrays, jax.device_put(indices, replicated), end - step)
+        sums = total if sums is None else jax.tree.map(jnp.add, sums, total)
+        if not progress.running:
+            jax.block_until_ready(sums)  # compiled now: the clock of the rate starts after the first dispatch
+            progress.run(end)
+        step = end
+        if due(plan.log_every) or step == plan.steps or stop.signal:
+            metrics = {name: float(np.mean(value)) / (step - since) for name, value in jax.device_get(sums).items()}
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                raise Diverged(_diverged(bad[0], step, writer))
+            log.write(step, metrics)
+            progress.update(step, metrics.get("loss"))
+            sums, since = None, step
+        if due(plan.checkpoint_every) or step == plan.steps or stop.signal:
+            save()
+        if stop.signal:
+            writer.wait()
+            progress.say(f"{signal.Signals(stop.signal).name}: saved step {step} of {plan.steps}; run again to go on")
+            return state, step
+        for hook in hooks:
+            if due(hook.every) or step == plan.steps:
+                metrics = hook.run(step, state, log)
+                if metrics:
+                    log.write(step, metrics)
+    return state, step
+
+
+def _diverged(what, step, writer):
+    writer.wait()
+    kept = writer.newest()
+    kept = "no checkpoint was written before" if kept is None else f"the checkpoint of step {kept} is kept"
+    return f"training diverged: {what} became NaN or infinite before step {step}; {kept}"
