@@ -54,10 +54,10 @@ class Training(NamedTuple):
 
 
 def default_cache():
-    """The folder of cached measurements: $GENJAX_CACHE, else the user's cache folder."""
-    if "GENJAX_CACHE" in os.environ:
-        return Path(os.environ["GENJAX_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genjax" / "reproduce"
+    """The folder of cached measurements, in the cache that the whole toolkit uses."""
+    from genjax.metrics.features import cache_dir
+
+    return cache_dir() / "reproduce"
 
 
 def load(experiment):
