@@ -1,0 +1,5 @@
+"""Training recipes: factories of `core.types.Algorithm`."""
+
+from genjax.algorithms.diffusion import diffusion
+
+ALGORITHMS = {"diffusion": diffusion}

@@ -1,0 +1,85 @@
+"""Training on the variational bound of a chain, and iDDPM's hybrid loss (2102.09672, section 3)."""
+
+import jax
+import jax.numpy as jnp
+
+from genjax.core.keys import fold, per_sample
+from genjax.core.numerics import bcast, mean_except_batch
+from genjax.core.types import Prediction
+from genjax.losses.denoising import draw_times, error
+from genjax.losses.elbo import decoder_law, decoder_nll, transition_kl
+from genjax.losses.times import discrete, level_index
+
+
+def variational(process, steps, times=None, *, levels=256, simple=0.0, scale=1.0, stop_mean=False, low=-1.0, high=1.0):
+    """The bound of a chain of `steps` levels, one term a sample, in bits an element.
+
+    A sample's loss is  (simple ||eps - eps_hat||^2 + scale steps term_i)  P_uniform(i) / P(i),  where
+    term_i is the KL term of level i, the decoder for i = 1. Its mean over levels is simple L_simple +
+    scale (L_0 + ... + L_{T-1}); the prior's term has no parameters and is left out.
+
+    Args:
+      process: Gaussian process; level i of 1 ... steps lies at t_min + (i - 1) / (steps - 1) (t_max - t_min).
+      steps: length of the chain.
+      times: sampler of levels, `times.discrete` (None) or `times.second_moment` (importance sampling).
+      levels: number of values of the data in [low, high], 0 for continuous data.
+      simple: factor of the simple loss (mean squared eps error).
+      scale: factor of the bound.
+      stop_mean: the bound trains `Prediction.v` alone: no gradient reaches x0 and eps through it.
+
+    Returns:
+      Loss -> ([B], aux); aux as in `denoising`, and "vlb" [B], the term times steps in bits an element.
+
+    Raises:
+      ValueError: fewer than 2 steps.
+    """
+    base = discrete(process, steps)
+    times = base if times is None else times
+
+    def level_time(i):
+        return process.t_min + i / (steps - 1) * (process.t_max - process.t_min)
+
+    def term(pred, true, x0, t):
+        i = level_index(process, t, steps)
+        first = i == 0
+        # the first level is the decoder's; the KL there is computed at level 2 and not used
+        s = level_time(jnp.where(first, 0, i - 1))
+        kl = transition_kl(process, pred, true, jnp.where(first, level_time(1), t), s, "predicted", mean_except_batch)
+        shown = pred._replace(x0=jnp.where(bcast(first, x0), pred.x0, x0))  # elsewhere no wild numbers, and no gradient
+        law = decoder_law(process, shown, level_time(0), level_time(1), "predicted")
+        decoder = decoder_nll(law, x0, levels, low, high, mean_except_batch)
+        return jnp.where(first, decoder, kl) / jnp.log(2.0)
+
+    def loss(key, models, batch):
+        x0 = batch["x"]
+        keys = per_sample(key, x0.shape[0])
+        t, log_p = draw_times(models, times, fold(keys, 1))
+        x_t, true = process.corrupt(fold(keys, 2), x0, t)
+        pred = models["denoiser"](x_t, t, batch.get("cond"), fold(keys, 0))
+        lam = process.log_snr(t)
+        square, log_scale = error(pred, true, lam)
+        eps_mse = jnp.exp(log_scale) * square
+        judged = pred
+        if stop_mean:
+            judged = Prediction(x0=jax.lax.stop_gradient(pred.x0), eps=jax.lax.stop_gradient(pred.eps), v=pred.v)
+        vlb = steps * term(judged, true, x0, t)
+        value = scale * vlb + (simple * eps_mse if simple else 0.0)
+        log_m = base.log_density((), t)
+        aux = {
+            "t": t,
+            "log_snr": lam,
+            "eps_mse": eps_mse,
+            "importance": jnp.exp(log_m - log_p),
+            "integrand": jnp.exp(log_m) * value,
+            "vlb": vlb,
+        }
+        return aux["importance"] * value, aux
+
+    return loss
+
+
+def hybrid(process, steps, times=None, *, levels=256, scale=1e-3, low=-1.0, high=1.0):
+    """L_hybrid = L_simple + scale L_vlb, the bound training the variance alone (2102.09672, eq. 16)."""
+    return variational(
+        process, steps, times, levels=levels, simple=1.0, scale=scale, stop_mean=True, low=low, high=high
+    )
