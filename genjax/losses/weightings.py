@@ -38,7 +38,7 @@ def _positive(name, value):
 
 
 def power(exponent=0.0):
-    """w = SNR^-exponent. 0: eps error (and, absolute, the ELBO); 1: x0 error; 1/2, absolute: v-cosine, flow matching."""
+    """w = SNR^-exponent. 0: eps error, absolute the ELBO; 1: x0 error; 1/2, absolute: v-cosine and flow matching."""
     return lambda log_snr: -exponent * log_snr
 
 
@@ -142,7 +142,7 @@ def edm_implied(p_mean=-1.2, p_std=1.2, sigma_data=0.5):
 
 
 def edm_monotonic(p_mean=-1.2, p_std=1.2, sigma_data=0.5):
-    """`edm_implied`, held at its maximum below the argmax, which makes it monotone; absolute (2303.00848, section 4)."""
+    """`edm_implied` held at its maximum below the argmax, so monotone; absolute (2303.00848, section 4)."""
     mean, var, shift = -2 * p_mean, 4 * _positive("p_std", p_std) ** 2, 2 * np.log(sigma_data)
 
     # logarithm of the weight without constants, on a grid; then Newton's method on its derivative

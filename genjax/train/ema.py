@@ -5,7 +5,7 @@ optimizer steps done, this one included, so the first update has step 1.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
