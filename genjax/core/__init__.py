@@ -1,0 +1,75 @@
+"""The vocabulary that every room speaks: types, keys, laws, the prediction solve, trees."""
+
+from genjax.core.denoiser import (
+    NOISE_INPUTS,
+    bind_cond,
+    denoiser_from_score,
+    make_denoiser,
+    score_field,
+    velocity_field,
+)
+from genjax.core.keys import fold, per_sample, sample_keys
+from genjax.core.laws import Binomial, BlockNormal, Categorical, Normal
+from genjax.core.numerics import bcast, safe_div, safe_norm, safe_sqrt
+from genjax.core.prediction import TARGETS, clip_x0, predict, solve, target_coefficients, with_eps, with_x0
+from genjax.core.trees import Packing, merge, packing, partition, path_mask
+from genjax.core.types import (
+    Algorithm,
+    Critique,
+    Info,
+    Measurement,
+    Net,
+    Noise,
+    Operator,
+    Prediction,
+    Process,
+    Solver,
+    SolverState,
+    State,
+    Transition,
+)
+
+__all__ = [
+    "NOISE_INPUTS",
+    "TARGETS",
+    "Algorithm",
+    "Binomial",
+    "BlockNormal",
+    "Categorical",
+    "Critique",
+    "Info",
+    "Measurement",
+    "Net",
+    "Noise",
+    "Normal",
+    "Operator",
+    "Packing",
+    "Prediction",
+    "Process",
+    "Solver",
+    "SolverState",
+    "State",
+    "Transition",
+    "bcast",
+    "bind_cond",
+    "clip_x0",
+    "denoiser_from_score",
+    "fold",
+    "make_denoiser",
+    "merge",
+    "packing",
+    "partition",
+    "path_mask",
+    "per_sample",
+    "predict",
+    "safe_div",
+    "safe_norm",
+    "safe_sqrt",
+    "sample_keys",
+    "score_field",
+    "solve",
+    "target_coefficients",
+    "velocity_field",
+    "with_eps",
+    "with_x0",
+]

@@ -16,7 +16,9 @@ NOISE_INPUTS = {
 }
 
 
-def make_denoiser(fn, process, target="eps", *, sigma_data=1.0, scale_input=True, noise_input="edm", learned_variance=False):
+def make_denoiser(
+    fn, process, target="eps", *, sigma_data=1.0, scale_input=True, noise_input="edm", learned_variance=False
+):
     """The Denoiser of a network that predicts `target`.
 
     Args:
@@ -77,6 +79,7 @@ def score_field(denoiser, process):
 
 def denoiser_from_score(score, process):
     """The Denoiser of a score field (Tweedie): x0 = (x + sigma^2 score) / alpha."""
+
     def denoiser(x, t, cond=None, key=None):
         alpha, sigma = bcast(process.alpha(t), x), bcast(process.sigma(t), x)
         s = score(x, t, cond)

@@ -1,4 +1,5 @@
-"""Laws of a step: `Normal`, `Categorical`, `Binomial`, each with `sample(keys)` and `log_prob(x) -> [B]`.
+"""Laws of a step, each with `sample(keys)` and `log_prob(x) -> [B]`: `Normal`, `BlockNormal`, `Categorical`,
+`Binomial`.
 
 Parameters may be of any shape that broadcasts against the state [B, ...]; draws use one key a sample.
 """
@@ -27,6 +28,28 @@ class Normal(NamedTuple):
         std = jnp.broadcast_to(bcast(self.std, self.mean), self.mean.shape)
         z = (x - self.mean) / std
         return sum_except_batch(-0.5 * z * z - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi))
+
+
+class BlockNormal(NamedTuple):
+    """Gaussians over the last axis, N(mean, L L^T), independent over the other axes."""
+
+    mean: Any  # [B, ..., K]
+    chol: Any  # [K, K] or [B, K, K], lower triangular; a zero on the diagonal is a point mass
+
+    def _chol(self):
+        rank = self.mean.ndim + 1
+        return self.chol.reshape(self.chol.shape[:-2] + (1,) * (rank - self.chol.ndim) + self.chol.shape[-2:])
+
+    def sample(self, keys):
+        noise = normal_like(keys, self.mean)
+        return self.mean + jnp.sum(self._chol() * noise[..., None, :], axis=-1)
+
+    def log_prob(self, x):
+        """Log-density of x, [B]; infinite or NaN where the covariance is singular."""
+        chol = jnp.broadcast_to(self._chol(), (*self.mean.shape, self.mean.shape[-1]))
+        z = jax.scipy.linalg.solve_triangular(chol, (x - self.mean)[..., None], lower=True)[..., 0]
+        log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1))
+        return sum_except_batch(-0.5 * z * z - log_det - 0.5 * jnp.log(2 * jnp.pi))
 
 
 class Categorical(NamedTuple):

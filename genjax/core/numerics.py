@@ -23,16 +23,36 @@ def bcast(t, x):
     raise ValueError(f"t: expected a scalar, [B] or rank {rank}, got shape {t.shape}")
 
 
+def float_time(t):
+    """`t` as an array of its own float type, float32 at least: times lose meaning in half precision."""
+    t = jnp.asarray(t)
+    t = t.astype(jnp.result_type(t, float))
+    return t.astype(jnp.promote_types(t.dtype, jnp.float32))
+
+
 def batch_time(t, x):
-    """`t` (scalar or [B]) as [B], B the leading axis of x: what a network is given."""
-    t = jnp.asarray(t, x.dtype)
-    return jnp.broadcast_to(t, x.shape[:1]) if t.ndim == 0 else t.reshape(x.shape[0], -1)[:, 0]
+    """`t` (scalar, [B], or x's rank with one number a sample) as [B]: what a network is given.
+
+    It takes the float type of x, but never less than float32, and never the type of whole-number x.
+    """
+    t, batch = float_time(t), x.shape[0]
+    if t.size not in (1, batch):
+        raise ValueError(f"t: expected one time or one a sample ({batch}), got shape {t.shape}")
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        t = t.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.broadcast_to(t.reshape(-1), (batch,))
 
 
 def safe_div(a, b):
     """a / b, and 0 where b is 0, with finite gradients there."""
     zero = b == 0
     return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
+
+
+def safe_sqrt(a):
+    """Square root, 0 with zero gradient where a <= 0 (rounding below zero included); NaN stays NaN."""
+    zero = a <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, a)))
 
 
 def safe_norm(x, axis=None, keepdims=False):
@@ -58,7 +78,7 @@ def float_leaf(value):
     Fields of pytree dataclasses pass through here: a field that comes once as int and once as
     float would otherwise compile the same program twice.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
         return np.asarray(value, jnp.result_type(float))
     return value
 

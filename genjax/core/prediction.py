@@ -29,7 +29,7 @@ TARGETS = {
     "x0": lambda p, t, sd: (jnp.ones_like(p.sigma(t)), jnp.zeros_like(p.sigma(t))),
     "eps": lambda p, t, sd: (jnp.zeros_like(p.sigma(t)), jnp.ones_like(p.sigma(t))),
     "v": lambda p, t, sd: (-p.sigma(t), p.alpha(t)),  # 2202.00512
-    "score": lambda p, t, sd: (jnp.zeros_like(p.sigma(t)), -1 / p.sigma(t)),
+    "score": lambda p, t, sd: (jnp.zeros_like(p.sigma(t)), -safe_div(1.0, p.sigma(t))),
     "velocity": lambda p, t, sd: p.velocity_coefficients(t),  # d alpha/dt, d sigma/dt
     "edm": _edm,
 }
@@ -53,7 +53,7 @@ def solve(f, x, c, d, alpha, sigma):
       f, x: [B, ...].
       c, d, alpha, sigma: scalars, [B], or arrays of x's rank.
 
-    Where the two equations are dependent (eps-prediction at alpha = 0, x0-prediction at
+    Where the two equations are dependent (eps-prediction at alpha = 0; x0, score and velocity at
     sigma = 0) the pair is not determined and zeros are returned.
     """
     c, d, alpha, sigma = (bcast(u, x) for u in (c, d, alpha, sigma))

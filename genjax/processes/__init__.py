@@ -1,0 +1,95 @@
+"""Forward corruptions: Gaussian families, bridges, augmented linear processes, and tokens.
+
+`PROCESSES` maps the names of configs to constructors.
+"""
+
+from genjax.processes.bridge import BrownianBridge, brownian_bridge
+from genjax.processes.curves import (
+    Cosine,
+    Flow,
+    Interpolant,
+    LinearBeta,
+    LogLinear,
+    Monotone,
+    NoiseLevel,
+    Table,
+    cosine_betas,
+    levels_from_betas,
+    linear_betas,
+)
+from genjax.processes.discrete import RATES, CosineRate, Masked, PowerRate, Uniform, masked, uniform_tokens
+from genjax.processes.gaussian import (
+    SCALES,
+    Gaussian,
+    cosine,
+    ddpm,
+    edm,
+    flow,
+    interpolant,
+    learned,
+    log_linear,
+    sub_vp,
+    trigonometric,
+    ve,
+    vp,
+)
+from genjax.processes.linear import Linear, cld, linear, malda
+
+PROCESSES = {
+    "vp": vp,
+    "sub_vp": sub_vp,
+    "cosine": cosine,
+    "ddpm": ddpm,
+    "ve": ve,
+    "edm": edm,
+    "flow": flow,
+    "trigonometric": trigonometric,
+    "log_linear": log_linear,
+    "learned": learned,
+    "brownian_bridge": brownian_bridge,
+    "cld": cld,
+    "malda": malda,
+    "masked": masked,
+    "uniform": uniform_tokens,
+}
+
+__all__ = [
+    "PROCESSES",
+    "RATES",
+    "SCALES",
+    "BrownianBridge",
+    "Cosine",
+    "CosineRate",
+    "Flow",
+    "Gaussian",
+    "Interpolant",
+    "Linear",
+    "LinearBeta",
+    "LogLinear",
+    "Masked",
+    "Monotone",
+    "NoiseLevel",
+    "PowerRate",
+    "Table",
+    "Uniform",
+    "brownian_bridge",
+    "cld",
+    "cosine",
+    "cosine_betas",
+    "ddpm",
+    "edm",
+    "flow",
+    "interpolant",
+    "learned",
+    "levels_from_betas",
+    "linear",
+    "linear_betas",
+    "log_linear",
+    "malda",
+    "masked",
+    "sub_vp",
+    "trigonometric",
+    "uniform_tokens",
+    "ve",
+    "vp",
+]

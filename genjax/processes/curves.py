@@ -7,12 +7,14 @@ data itself, lambda = +inf, by the convention of `Gaussian`.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import lax
 from jax.nn import sigmoid, softplus
 
-from genjax.core.numerics import float_leaves
+from genjax.core.numerics import float_leaves, safe_div
 
 
 @struct.dataclass
@@ -36,8 +38,8 @@ class LinearBeta:
 
     def time(self, log_snr):
         if self.sub:
-            r = jnp.exp(-log_snr / 2)  # alpha = 2 / (r + sqrt(r^2 + 4))
-            integral = 2 * jnp.log((r + jnp.sqrt(r * r + 4)) / 2)
+            # r = (1 - alpha^2) / alpha = 2 sinh(-log alpha); arcsinh keeps its digits as r -> 0
+            integral = 2 * jnp.arcsinh(jnp.exp(-log_snr / 2) / 2)
         else:
             integral = softplus(-log_snr)
         slope = self.beta_max - self.beta_min
@@ -54,7 +56,11 @@ class Cosine:
         float_leaves(self, "shift")
 
     def log_snr(self, t):
-        return -2 * jnp.log(jnp.tan(jnp.pi * t / 2)) + 2 * jnp.log(self.shift)
+        # cos(pi t / 2) as the sine of 1 - t, which float32 holds exactly near t = 1; one rounding
+        # unit keeps lambda finite at t = 1
+        left = 1 - t + jnp.finfo(t.dtype).eps
+        log_sin = lambda u: jnp.log(jnp.sin(jnp.pi * u / 2))
+        return 2 * (log_sin(left) - log_sin(t) + jnp.log(self.shift))
 
     def time(self, log_snr):
         return 2 / jnp.pi * jnp.arctan(self.shift * jnp.exp(-log_snr / 2))
@@ -110,13 +116,15 @@ class LogLinear:
 
 @struct.dataclass
 class Table:
-    """Levels of a discrete chain: `levels[i - 1]` at t = i / T, i = 1 ... T, linear in between."""
+    """Levels of a discrete chain: `levels[i - 1]` at t = i / T, i = 1 ... T, linear in between and beyond."""
 
     levels: Any  # [T] log-SNR, decreasing
 
     def log_snr(self, t):
         n = len(self.levels)
-        return jnp.interp(t * n, jnp.arange(1, n + 1), self.levels)
+        # extrapolated, so that the rate does not vanish where rounding puts t just outside the table
+        knots = jnp.arange(1, n + 1, dtype=t.dtype)
+        return jnp.interp(t * n, knots, jnp.asarray(self.levels), left="extrapolate", right="extrapolate")
 
     def time(self, log_snr):
         n = len(self.levels)
@@ -150,11 +158,54 @@ class Monotone:
         return jnp.interp(-log_snr, -levels, t)
 
 
+@struct.dataclass
+class Interpolant:
+    """Any linear interpolant x_t = alpha(t) x0 + sigma(t) eps (2303.08797), for the scale "curve".
+
+    Attributes:
+      alpha, sigma: functions of t, differentiable; alpha falls from 1, sigma rises from 0, both > 0
+        inside (t_min, t_max). Static: build the curve once, since new functions compile anew.
+      t_low, t_high: the bracket in which `time` looks for a level.
+    """
+
+    alpha: Any = struct.field(pytree_node=False)
+    sigma: Any = struct.field(pytree_node=False)
+    t_low: Any = 1e-6
+    t_high: Any = 1.0
+
+    def __post_init__(self):
+        float_leaves(self, "t_low", "t_high")
+
+    def log_alpha(self, t):
+        # one rounding unit keeps it, and d alpha / dt, right where alpha vanishes at t = 1
+        return jnp.log(self.alpha(t) + jnp.finfo(t.dtype).eps)
+
+    def log_snr(self, t):
+        return 2 * (self.log_alpha(t) - jnp.log(self.sigma(t)))
+
+    def time(self, log_snr):
+        """Bisection, then one Newton step from there, which also carries the derivative."""
+
+        def halve(_, bracket):
+            low, high = bracket
+            middle = (low + high) / 2
+            above = self.log_snr(middle) > log_snr  # less noise than asked for: the time is later
+            return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+        low = jnp.broadcast_to(jnp.asarray(self.t_low, log_snr.dtype), log_snr.shape)
+        high = jnp.broadcast_to(jnp.asarray(self.t_high, log_snr.dtype), log_snr.shape)
+        low, high = lax.fori_loop(0, jnp.finfo(log_snr.dtype).nmant + 4, halve, (low, high))
+        t = lax.stop_gradient((low + high) / 2)
+        rate = jax.jvp(self.log_snr, (t,), (jnp.ones_like(t),))[1]
+        return t + safe_div(log_snr - self.log_snr(t), lax.stop_gradient(rate))
+
+
 def levels_from_betas(betas):
     """Log-SNR [T] of a discrete vp chain with variances `betas` [T] (2006.11239, eq. 4), in float64."""
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or not np.all((betas > 0) & (betas < 1)):
-        raise ValueError("betas: expected a vector of numbers in (0, 1)")
+        found = f"shape {betas.shape}, range [{betas.min(initial=np.inf):g}, {betas.max(initial=-np.inf):g}]"
+        raise ValueError(f"betas: expected a vector of numbers in (0, 1), got {found}")
     log_alpha_bar = np.cumsum(np.log1p(-betas))
     return log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
 

@@ -21,15 +21,14 @@ from jax.nn import softplus
 
 from genjax.core.keys import normal_like
 from genjax.core.laws import Normal
-from genjax.core.numerics import bcast, float_leaves, safe_div
+from genjax.core.numerics import bcast, float_leaves, float_time, safe_div, safe_sqrt
 from genjax.core.types import Prediction
 from genjax.processes import curves
 
 
 def _sub_vp_log_alpha(log_snr):
-    # alpha / (1 - alpha^2) = r  =>  alpha = 2 / (1/r + sqrt(1/r^2 + 4))
-    inverse = jnp.exp(-log_snr / 2)
-    return jnp.log(2.0) - jnp.log(inverse + jnp.sqrt(inverse**2 + 4))
+    # sigma / alpha = (1 - alpha^2) / alpha = 2 sinh(-log alpha)
+    return -jnp.arcsinh(jnp.exp(-log_snr / 2) / 2)
 
 
 _LOG_ALPHA = {
@@ -72,24 +71,24 @@ class Gaussian:
 
     def log_snr(self, t):
         """lambda(t) = log(alpha^2 / sigma^2); +inf at t = 0."""
-        t = jnp.asarray(t)
-        t = t.astype(jnp.result_type(t, float))
+        t = float_time(t)
         return jnp.where(t > 0, self.curve.log_snr(jnp.where(t > 0, t, self.t_min)), jnp.inf)
 
     def time(self, log_snr):
         """The time at which the log-SNR is `log_snr`; 0 at +inf."""
-        log_snr = jnp.asarray(log_snr, jnp.result_type(float))
+        log_snr = float_time(log_snr)
         finite = log_snr < jnp.inf
         return jnp.where(finite, self.curve.time(jnp.where(finite, log_snr, 0)), 0)
 
     def log_alpha(self, t):
         if self.scale == "curve":
-            return self.curve.log_alpha(t)
+            t = float_time(t)
+            return jnp.where(t > 0, self.curve.log_alpha(jnp.where(t > 0, t, self.t_min)), 0)
         return _LOG_ALPHA[self.scale](self.log_snr(t))
 
     def log_sigma(self, t):
         if self.scale == "curve":
-            return self.curve.log_alpha(t) - self.log_snr(t) / 2
+            return self.log_alpha(t) - self.log_snr(t) / 2
         return _LOG_SIGMA[self.scale](self.log_snr(t))
 
     def alpha(self, t):
@@ -100,21 +99,27 @@ class Gaussian:
 
     def log_snr_rate(self, t):
         """d lambda / dt, negative."""
-        t = jnp.asarray(t, jnp.result_type(float))
+        t = float_time(t)
         return jax.jvp(self.log_snr, (t,), (jnp.ones_like(t),))[1]
+
+    def _log_snr_gap(self, t, s):
+        """log_snr(t) - log_snr(s), and 0 rather than inf - inf where both times are 0."""
+        a, b = self.log_snr(t), self.log_snr(s)
+        both = jnp.isinf(a) & jnp.isinf(b)
+        return jnp.where(both, 0, a - jnp.where(both, 0, b))
 
     def drift(self, t):
         """f(t) = d log alpha / dt of the forward SDE dx = f x dt + g dW."""
-        t = jnp.asarray(t, jnp.result_type(float))
+        t = float_time(t)
         return jax.jvp(self.log_alpha, (t,), (jnp.ones_like(t),))[1]
 
     def diffusion(self, t):
         """g(t) = sigma sqrt(-d lambda / dt) of the forward SDE."""
-        return self.sigma(t) * jnp.sqrt(-self.log_snr_rate(t))
+        return self.sigma(t) * safe_sqrt(-self.log_snr_rate(t))
 
     def velocity_coefficients(self, t):
         """(d alpha / dt, d sigma / dt)."""
-        t = jnp.asarray(t, jnp.result_type(float))
+        t = float_time(t)
         one = jnp.ones_like(t)
         return jax.jvp(self.alpha, (t,), (one,))[1], jax.jvp(self.sigma, (t,), (one,))[1]
 
@@ -138,7 +143,7 @@ class Gaussian:
     def transition(self, x, t, s):
         """The forward law q(x_s | x_t) for s >= t."""
         ratio = jnp.exp(self.log_alpha(s) - self.log_alpha(t))
-        std = self.sigma(s) * jnp.sqrt(-jnp.expm1(self.log_snr(s) - self.log_snr(t)))
+        std = self.sigma(s) * safe_sqrt(-jnp.expm1(self._log_snr_gap(s, t)))
         return Normal(bcast(ratio, x) * x, bcast(std, x))
 
     def posterior_std_range(self, t, s):
@@ -147,27 +152,28 @@ class Gaussian:
         Lower is that of q(x_s | x_t, x0); upper that of q(x_t | x_s) carried by the step
         (DDPM's beta-tilde and beta, 2006.11239, section 3.2).
         """
-        gap = -jnp.expm1(self.log_snr(t) - self.log_snr(s))  # sigma_{t|s}^2 / sigma_t^2
-        return self.sigma(s) * jnp.sqrt(gap), self.sigma(t) * jnp.sqrt(gap)
+        root = safe_sqrt(-jnp.expm1(self._log_snr_gap(t, s)))  # sigma_{t|s} / sigma_t
+        return self.sigma(s) * root, self.sigma(t) * root
 
     def posterior(self, x, pred, t, s, eta=1.0):
         """The law of x_s given x_t = x, for x0 and eps as predicted.
 
         With eta in [0, 1] (DDIM, 2010.02502, eq. 16): mean alpha_s x0 + sqrt(sigma_s^2 - std^2) eps,
         std = eta times that of q(x_s | x_t, x0). eta = 1 is the exact posterior, eta = 0 the
-        deterministic move, valid for any s, up or down (with noise, up is `transition`). Where `pred.v` is given the standard
-        deviation (not the mean) is v of the way from lower to upper, in logarithm
-        (iDDPM, 2102.09672, eq. 15), times eta; a step to s = 0 is noiseless.
+        deterministic move. A move up (s > t) is deterministic for every eta; with noise, up is
+        `transition`. Where `pred.v` is given the standard deviation (not the mean) is v of the way
+        from lower to upper, in logarithm (iDDPM, 2102.09672, eq. 15), times eta; a step to s = 0 is
+        noiseless.
         """
         # <= 0 for s <= t, -inf at s = 0
-        log_gap = jnp.minimum(self.log_snr(t) - self.log_snr(s), 0.0)
+        log_gap = jnp.minimum(self._log_snr_gap(t, s), 0.0)
         sigma_s = self.sigma(s)
-        eps_scale = jnp.sqrt((1 - eta**2) + eta**2 * jnp.exp(log_gap))
+        eps_scale = safe_sqrt((1 - eta**2) + eta**2 * jnp.exp(log_gap))
         mean = bcast(self.alpha(s), x) * pred.x0 + bcast(sigma_s * eps_scale, x) * pred.eps
-        std = bcast(eta * sigma_s * jnp.sqrt(-jnp.expm1(log_gap)), x)
+        std = bcast(eta * sigma_s * safe_sqrt(-jnp.expm1(log_gap)), x)
         if pred.v is not None:
-            widen = jnp.exp(pred.v * bcast(self.log_sigma(t) - jnp.where(sigma_s > 0, self.log_sigma(s), 0), x))
-            std = std * widen
+            ratio = self.log_sigma(t) - jnp.where(sigma_s > 0, self.log_sigma(s), 0)
+            std = std * jnp.exp(pred.v * bcast(ratio, x))
         return Normal(mean, std)
 
     def velocity(self, x, pred, t):
@@ -239,6 +245,30 @@ def edm(sigma_min=0.002, sigma_max=80.0):
 def flow(t_min=1e-3, t_max=1.0, shift=1.0):
     """Flow matching / rectified flow: x_t = (1 - t) x0 + t eps (2210.02747, 2209.03003)."""
     return Gaussian(curves.Flow(shift), "flow", t_min, t_max)
+
+
+def trigonometric(t_min=1e-3, t_max=1.0):
+    """The trigonometric interpolant x_t = cos(pi t / 2) x0 + sin(pi t / 2) eps (2303.08797; "GVP")."""
+    return Gaussian(curves.Cosine(), "vp", t_min, t_max)
+
+
+def interpolant(alpha, sigma, t_min=1e-3, t_max=1.0):
+    """Any linear interpolant x_t = alpha(t) x0 + sigma(t) eps, of two functions of t in (0, t_max].
+
+    Example:
+      interpolant(lambda t: 1 - t, lambda t: t * (2 - t))
+    """
+    return Gaussian(curves.Interpolant(alpha, sigma, t_min, t_max), "curve", t_min, t_max)
+
+
+def learned(raw=None, log_snr_max=10.0, log_snr_min=-10.0, knots=16, scale="vp", t_min=1e-3):
+    """A process whose log-SNR curve is learned (2107.00630): differentiate with respect to it.
+
+    Args:
+      raw: [K] initial free parameters; None for zeros, a straight line of `knots` pieces.
+    """
+    raw = jnp.zeros(knots) if raw is None else raw
+    return Gaussian(curves.Monotone(raw, log_snr_max, log_snr_min), scale, t_min)
 
 
 def log_linear(log_snr_max=10.0, log_snr_min=-10.0, scale="vp", t_min=1e-5):
