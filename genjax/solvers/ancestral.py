@@ -2,19 +2,31 @@
 
 import jax.numpy as jnp
 
-from genjax.solvers.base import from_proposal, info_of
+from genjax.solvers.base import from_proposal, from_update, info_of
 
 VARIANCES = {"lower": 0.0, "upper": 1.0}
 
 
 def ddim(eta=0.0):
-    """DDIM (2010.02502, eq. 12): eta = 0 deterministic, eta = 1 ancestral. First order; inverts when s > t."""
+    """DDIM (2010.02502, eq. 12): eta = 0 deterministic, eta = 1 ancestral. First order; inverts when s > t.
+
+    eta = 0 given as a Python number needs no keys and has no `propose`.
+    """
 
     def propose(denoiser, process, state, t, s, keys=None):
         pred = denoiser(state.x, t, key=keys)
         return process.posterior(state.x, pred, t, s, eta), state.memory, info_of(pred)
 
-    return from_proposal(propose)
+    def update(denoiser, process, state, t, s, keys):
+        law, memory, info = propose(denoiser, process, state, t, s, keys)
+        return law.mean, memory, info
+
+    return from_update(update) if isinstance(eta, (int, float)) and eta == 0 else from_proposal(propose)
+
+
+def euler_ancestral(eta=1.0):
+    """ "Euler a": Euler down to a lower level, then noise. The same law as `ddim(eta)`, for every process."""
+    return ddim(eta)
 
 
 def ddpm(variance="predicted"):
@@ -35,7 +47,7 @@ def ddpm(variance="predicted"):
     def propose(denoiser, process, state, t, s, keys=None):
         pred = denoiser(state.x, t, key=keys)
         if variance != "predicted":
-            pred = pred._replace(v=jnp.asarray(VARIANCES[variance]))
+            pred = pred._replace(v=jnp.asarray(VARIANCES[variance], state.x.dtype))
         return process.posterior(state.x, pred, t, s, 1.0), state.memory, info_of(pred)
 
     return from_proposal(propose)

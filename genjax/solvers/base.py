@@ -1,4 +1,4 @@
-"""The sampling loop, and the two ways to make a `Solver`.
+"""The sampling loop, and the ways to make a `Solver`.
 
 A solver is one step (t -> s). `sample` scans it over a grid of times that was computed
 beforehand; nothing in a step looks at its neighbours except through `SolverState.memory`.
@@ -17,6 +17,24 @@ def stateless_init(x, t):
     return SolverState(x)
 
 
+def keep_dtype(new, old):
+    """`new` with the dtypes of `old`, leaf by leaf: coefficients in float32 do not widen a bfloat16 state."""
+    return jax.tree.map(lambda a, b: jnp.asarray(a).astype(jnp.asarray(b).dtype), new, old)
+
+
+def from_step(step, init=stateless_init, evals=1, evals_last=1, propose=None):
+    """A Solver from `step(keys, denoiser, process, state, t, s) -> (x, memory, Info)`.
+
+    `step` hands `fold(keys, 0)` to the denoiser and draws from `fold(keys, 1)`, `fold(keys, 2)` ...
+    """
+
+    def full_step(keys, denoiser, process, state, t, s):
+        x, memory, info = step(keys, denoiser, process, state, t, s)
+        return keep_dtype(SolverState(x, memory), state), info
+
+    return Solver(init, full_step, propose, evals, evals_last)
+
+
 def from_proposal(propose, init=stateless_init, evals=1, evals_last=1):
     """A Solver whose step is one draw from a law.
 
@@ -28,19 +46,18 @@ def from_proposal(propose, init=stateless_init, evals=1, evals_last=1):
 
     def step(keys, denoiser, process, state, t, s):
         law, memory, info = propose(denoiser, process, state, t, s, fold(keys, 0))
-        return SolverState(law.sample(fold(keys, 1)), memory), info
+        return law.sample(fold(keys, 1)), memory, info
 
-    return Solver(init, step, propose, evals, evals_last)
+    return from_step(step, init, evals, evals_last, propose)
 
 
 def from_update(update, init=stateless_init, evals=1, evals_last=1):
     """A deterministic Solver from `update(denoiser, process, state, t, s, keys) -> (x, memory, Info)`."""
 
     def step(keys, denoiser, process, state, t, s):
-        x, memory, info = update(denoiser, process, state, t, s, fold(keys, 0))
-        return SolverState(x, memory), info
+        return update(denoiser, process, state, t, s, fold(keys, 0))
 
-    return Solver(init, step, None, evals, evals_last)
+    return from_step(step, init, evals, evals_last)
 
 
 def nfe(solver, grid):
@@ -59,8 +76,8 @@ def sample(keys, denoiser, process, solver, grid, x, cond=None, *, path=False, u
       denoiser: Denoiser.
       process: Process.
       solver: Solver.
-      grid: [N + 1] times from the noisiest to the last (descending to sample, ascending to invert).
-        A last time of 0 is the data itself.
+      grid: [N + 1] times from the noisiest to the last (descending to sample, ascending from t_min to
+        invert). A last time of 0 is the data itself.
       x: [B, ...] state at grid[0], e.g. `process.prior(keys, like)`.
       cond: condition handed to the denoiser.
       path: also return the states after each step.
@@ -68,6 +85,9 @@ def sample(keys, denoiser, process, solver, grid, x, cond=None, *, path=False, u
 
     Returns:
       x at grid[-1]; with `path`, the pair (x, [N, B, ...]).
+
+    Raises:
+      ValueError: a grid that is not a vector of at least 2 times.
     """
     grid = jnp.asarray(grid)
     if grid.ndim != 1 or grid.shape[0] < 2:
@@ -91,7 +111,7 @@ def generate(key, denoiser, process, solver, grid, like, cond=None, **kwargs):
     """`sample` from the prior: `like` gives shape and dtype of the result, [B, ...]."""
     keys = per_sample(key, like.shape[0])
     x = process.prior(fold(keys, 0), like, grid[0])
-    return sample(fold(keys, 1), denoiser, process, solver, grid, x, cond, **kwargs)
+    return sample(fold(keys, 1), denoiser, process, solver, grid, x.astype(like.dtype), cond, **kwargs)
 
 
 def info_of(pred):
