@@ -155,22 +155,67 @@ class _Stop:
             signal.signal(number, handler)
 
 
+def initial(algorithm, feed, seed, mesh, priors=None):
+    """The State before the first step, on every device of the mesh."""
+    arrays, indices = feed.take(0, 1)
+    batch = jax.tree.map(lambda a: a[indices[0]], arrays)
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    return jax.jit(algorithm.init, out_shardings=NamedSharding(mesh, P()))(key, batch, priors or {})
+
+
 def start(algorithm, feed, seed, directory, mesh, priors=None, say=print):
     """The State to begin with: of the newest intact checkpoint, or a new one.
 
     Returns:
       (state, step).
     """
-    replicated, priors = NamedSharding(mesh, P()), priors or {}
-    key = jax.random.fold_in(jax.random.key(seed), 0)
     step = checkpoints.newest_intact(directory, say)
     checkpoints.set_aside(directory, -1 if step is None else step)
     if step is None:
-        arrays, indices = feed.take(0, 1)
-        batch = jax.tree.map(lambda a: a[indices[0]], arrays)
-        return jax.jit(algorithm.init, out_shardings=replicated)(key, batch, priors), 0
-    like = checkpoints.abstract_like(lambda: algorithm.init(key, feed.like, priors), replicated)
+        return initial(algorithm, feed, seed, mesh, priors), 0
+    make = lambda: algorithm.init(jax.random.key(seed), feed.like, priors or {})
+    like = checkpoints.abstract_like(make, NamedSharding(mesh, P()))
     return checkpoints.restore(directory, step, like)[0], step
+
+
+def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, mesh=None, report=None):
+    """Trains in memory, without a workdir: the same steps as `train` takes.
+
+    Args:
+      algorithm: an Algorithm.
+      feed: a Feed.
+      steps: number of steps.
+      seed: of initialization and training draws.
+      steps_per_call: at most this many steps a dispatch.
+      priors: what `Algorithm.init` is given.
+      mesh: a mesh with an axis "data"; all local devices by default.
+      report: is called with (step, metrics averaged over the dispatch) after each dispatch.
+
+    Returns:
+      The State.
+
+    Raises:
+      Diverged: a parameter became NaN or infinite.
+    """
+    mesh = mesh or data_mesh()
+    check_plan(Plan(steps, feed.batch_size, steps_per_call), mesh.shape["data"])
+    state = initial(algorithm, feed, seed, mesh, priors)
+    key, dispatch = jax.random.fold_in(jax.random.key(seed), 1), make_dispatch(algorithm.step, mesh)
+    for step in range(0, steps, steps_per_call):
+        count = min(steps_per_call, steps - step)
+        arrays, indices = padded(feed, step, count, steps_per_call)
+        state, sums = dispatch(key, state, arrays, indices, count)
+        if report:
+            report(step + count, {name: float(np.mean(value)) / count for name, value in sums.items()})
+    if not _all_finite(state.params):
+        raise Diverged(f"training diverged: a parameter became NaN or infinite before step {steps}")
+    return state
+
+
+def padded(feed, step, count, most):
+    """`feed.take(step, count)` with the indices filled up to `most` rows, one shape for every count."""
+    arrays, indices = feed.take(step, count)
+    return arrays, np.concatenate([indices, np.zeros((most - count, feed.batch_size), np.int32)])
 
 
 def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=None, mesh=None, stream=sys.stderr):
@@ -229,7 +274,6 @@ def _next_stop(step, plan, hooks):
 def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, progress, writer, stop):
     key = jax.random.fold_in(jax.random.key(seed), 1)
     dispatch = make_dispatch(algorithm.step, mesh)
-    replicated = NamedSharding(mesh, P())
     sums, since = None, step  # metrics summed since the last log point
     meta = {"config": config, "seed": seed}
 
@@ -241,9 +285,8 @@ def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, pro
     due = lambda every: every and step % every == 0
     while step < plan.steps:
         end = _next_stop(step, plan, hooks)
-        arrays, indices = feed.take(step, end - step)
-        indices = np.concatenate([indices, np.zeros((plan.steps_per_call - len(indices), plan.batch_size), np.int32)])
-        state, total = dispatch(key, state, arrays, jax.device_put(indices, replicated), end - step)
+        arrays, indices = padded(feed, step, end - step, plan.steps_per_call)
+        state, total = dispatch(key, state, arrays, indices, end - step)
         sums = total if sums is None else jax.tree.map(jnp.add, sums, total)
         if not progress.running:
             jax.block_until_ready(sums)  # compiled now: the clock of the rate starts after the first dispatch
