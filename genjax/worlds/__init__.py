@@ -1,0 +1,1 @@
+"""Worlds: what makes data or answers actions, with every factor known."""
