@@ -83,7 +83,7 @@ def token_table(probs):
     return TokenTable(jnp.asarray(log_probs), probs.shape[0], probs.ndim)
 
 
-def random_table(key, vocab, length, concentration=1.0):
-    """A table drawn from a symmetric Dirichlet law."""
-    probs = jax.random.dirichlet(key, jnp.full(vocab**length, float(concentration)))
-    return TokenTable(jnp.log(probs), vocab, length)
+def random_table(key, vocab, length, spread=1.0):
+    """A table whose log-weights are normal with standard deviation `spread`."""
+    logits = spread * jax.random.normal(key, (vocab**length,))
+    return TokenTable(jax.nn.log_softmax(logits), vocab, length)

@@ -81,7 +81,7 @@ class Kernel:
                 run.first * decay[:, None] + w @ (points - center[None]),
                 run.second * decay + jnp.sum(w * spread, axis=-1),
             )
-            return (run, count + jnp.sum(allowed, axis=-1)), None
+            return (run, count + jnp.sum(allowed, axis=-1, dtype=count.dtype)), None
 
         chunks = self._chunks()
         center = jnp.mean(jnp.asarray(self.points).reshape(self.points.shape[0], -1), axis=0)

@@ -140,6 +140,6 @@ def random_mixture(key, n=8, shape=(2,), spread=1.0, std=(0.1, 0.5), num_classes
     mean_key, std_key, weight_key = jax.random.split(key, 3)
     means = spread * jax.random.normal(mean_key, (n, *shape))
     stds = jax.random.uniform(std_key, (n,), minval=std[0], maxval=std[1])
-    weights = jax.random.dirichlet(weight_key, jnp.ones(n))
+    weights = jax.random.exponential(weight_key, (n,))  # normalized, these are Dirichlet(1)
     classes = None if num_classes is None else jnp.arange(n) % num_classes
     return _mixture(means, stds, weights, classes)

@@ -28,15 +28,19 @@ class PowerRate:
     def __post_init__(self):
         float_leaves(self, "power")
 
+    def _power(self, t):
+        power = jnp.asarray(self.power)
+        return power.reshape((1,) * (t.ndim - 1) + power.shape) if power.ndim else power
+
     def rate(self, t):
-        return t**self.power
+        return t ** self._power(t)
 
     def survival(self, t):
         inside = t > 0  # keeps the derivative in `power` finite at t = 0
-        return jnp.where(inside, -jnp.expm1(self.power * jnp.log(jnp.where(inside, t, 1))), 1)
+        return jnp.where(inside, -jnp.expm1(self._power(t) * jnp.log(jnp.where(inside, t, 1))), 1)
 
     def time(self, rate):
-        return rate ** (1 / self.power)
+        return rate ** (1 / self._power(rate))
 
 
 @struct.dataclass
