@@ -103,16 +103,19 @@ def _fraction(pred, variance):
 
 
 def decoder_law(process, pred, t, t_next, variance="upper"):
-    """The law p(x0 | x_t) of the last step, from t to 0.
+    """The law p(x0 | x_t) of the last step, from t to 0: mean x0_hat, std sigma_t / alpha_t.
 
-    Its mean is x0_hat. The posterior of that step has no variance; its place at the lower end takes
-    that of the step before, from `t_next` > t to t (2102.09672, section 3.1); the upper end is sigma_t / alpha_t,
-    the spread of x0 given x_t for smooth data.
+    That is the upper end of the step's variance, and the spread of x0 given x_t for data smooth at that
+    scale; the lower end is 0 and useless. A learned variance, "predicted" with `pred.v`, is
+    interpolated in logarithm with the lower end of the step before, from `t_next` > t to t, in place of 0
+    (2102.09672, section 3.1).
     """
     high = process.log_sigma(t) - process.log_alpha(t)
+    if variance != "predicted" or pred.v is None:
+        return Normal(pred.x0, bcast(jnp.exp(high), pred.x0))
     low = jnp.log(process.posterior_std_range(t_next, t)[0]) - process.log_alpha(t)
     high, low = (bcast(u, pred.x0) for u in (high, low))
-    return Normal(pred.x0, jnp.exp(low + _fraction(pred, variance) * (high - low)))
+    return Normal(pred.x0, jnp.exp(low + pred.v * (high - low)))
 
 
 def decoder_nll(law, x0, levels=0, low=-1.0, high=1.0, reduce=sum_except_batch):

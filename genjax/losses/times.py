@@ -190,12 +190,12 @@ def _chain(process, steps, init, log_probs, update, learned):
     A level stands for 1 / steps of the span of times, so its density in log-SNR is p_i steps that of
     `uniform`; the ratio of two chains' densities is the ratio of their probabilities.
     """
-    base = uniform(process)
+    base, level_times = uniform(process), _levels(process, steps)
 
     def sample(state, u):
         total = jnp.cumsum(jnp.exp(log_probs(state)))
         i = jnp.searchsorted(total, u * total[-1], side="right")
-        return _levels(process, steps)[jnp.minimum(i, steps - 1)]
+        return level_times[jnp.minimum(i, steps - 1)]
 
     def log_density(state, t):
         relative = (log_probs(state) + jnp.log(steps))[level_index(process, t, steps)]
