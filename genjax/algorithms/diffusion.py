@@ -162,7 +162,7 @@ def diffusion(
             frozen=state.frozen,
         )
         reported = {name: jnp.mean(aux[name]) for name in ("eps_mse", "vlb", "uncertainty") if name in aux}
-        metrics = {"loss": value, "grad_norm": optax.global_norm(grads), **parts.mean_over(reported, axis_name)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **parts.mean_over(reported, axis_name)}
         return new, metrics
 
     def sample(key, state, n, cond=None):
