@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax.algorithms import parts
+from genjax.core.collectives import gather, pmean
 from genjax.core.keys import fold
 from genjax.core.numerics import batch_time
 from genjax.core.types import Algorithm, State
@@ -145,13 +146,13 @@ def diffusion(
         draws = parts.draws(key, state.step, batch["x"].shape[0], axis_name)
         value_and_grad = jax.value_and_grad(batch_loss, has_aux=True)
         (value, (aux, net_states)), grads = value_and_grad(state.params, state, batch, draws)
-        value, grads, net_states = parts.mean_over((value, grads, net_states), axis_name)
+        value, grads, net_states = pmean((value, grads, net_states), axis_name)
         updates, opt = optimizer.update(grads, state.opt["denoiser"], state.params)
         params = optax.apply_updates(state.params, updates)
         params = {**params, "denoiser": normalize(params["denoiser"])}
         extra = {"net": net_states, "times": state.extra["times"]}
         if times is not None:
-            t, integrand = jax.lax.stop_gradient(parts.gather((aux["t"], aux["integrand"]), axis_name))
+            t, integrand = jax.lax.stop_gradient(gather((aux["t"], aux["integrand"]), axis_name))
             extra["times"] = times.update(state.extra["times"], t, integrand)
         new = State(
             step=state.step + 1,
@@ -162,7 +163,7 @@ def diffusion(
             frozen=state.frozen,
         )
         reported = {name: jnp.mean(aux[name]) for name in ("eps_mse", "vlb", "uncertainty") if name in aux}
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **parts.mean_over(reported, axis_name)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **pmean(reported, axis_name)}
         return new, metrics
 
     def sample(key, state, n, cond=None):

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genjax.core.collectives import axis_index, axis_size
 from genjax.core.keys import fold, sample_keys, uniform
 from genjax.core.numerics import bcast
+from genjax.guidance.compose import null_cond
 
 
 def condition(batch, names):
@@ -24,7 +26,7 @@ def condition(batch, names):
 def drop_condition(keys, cond, rate):
     """The condition with all fields of a sample made null at once, with probability `rate`.
 
-    Null is -1 for whole numbers (labels) and 0 for floats.
+    Null is what `guidance.null_cond` says: -1 for labels, 0 for floats.
 
     Args:
       keys: keys [B].
@@ -34,8 +36,7 @@ def drop_condition(keys, cond, rate):
     if cond is None or not rate:
         return cond
     drop = uniform(keys, keys.shape) < rate
-    null = lambda c: jnp.full_like(c, -1 if jnp.issubdtype(c.dtype, jnp.integer) else 0)
-    return {name: jnp.where(bcast(drop, c), null(c), c) for name, c in cond.items()}
+    return jax.tree.map(lambda null, c: jnp.where(bcast(drop, c), null, c), null_cond(cond), cond)
 
 
 class Draws(NamedTuple):
@@ -56,22 +57,9 @@ def draws(key, step, n, axis_name=None):
     """
     key = jax.random.fold_in(key, step)
     samples, shared, local = (jax.random.fold_in(key, i) for i in range(3))
-    if axis_name is None:
-        return Draws(sample_keys(samples, n), shared, local, 0, n)
-    index = jax.lax.axis_index(axis_name)
-    offset = index * n
-    total = n * jax.lax.axis_size(axis_name)
+    index = axis_index(axis_name)
+    offset, total = index * n, n * axis_size(axis_name)
     return Draws(sample_keys(samples, n, offset), shared, jax.random.fold_in(local, index), offset, total)
-
-
-def mean_over(tree, axis_name=None):
-    """Averages over the parts of an axis; `tree` itself without one."""
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-
-def gather(tree, axis_name=None):
-    """Arrays [n, ...] of all parts joined, [parts n, ...]; `tree` itself without an axis."""
-    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
 
 
 def copy(tree):

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from genjax.core.keys import fold, per_sample
 from genjax.core.numerics import bcast, mean_except_batch
-from genjax.losses.times import TimeSampler, independent
+from genjax.losses.times import TimeSampler, independent, uniform
 
-MEASURES = ("sampler", "log_snr")
+MEASURES = ("sampler", "log_snr", "uniform")
 
 
 def error(pred, true, log_snr, reduce=mean_except_batch):
@@ -43,12 +43,14 @@ def error(pred, true, log_snr, reduce=mean_except_batch):
     return reduce(residual * residual), jnp.minimum(log_snr, 0.0)
 
 
-def measure_log_density(measure, times):
+def measure_log_density(measure, process, times):
     """t [n] -> log m(lambda) [n] of a fixed measure; None where the measure is the sampler's own density.
 
     Raises:
       ValueError: unknown measure, or "sampler" for a learned sampler, whose density moves.
     """
+    if isinstance(measure, str) and measure == "uniform":
+        measure = uniform(process)
     if isinstance(measure, TimeSampler):
         if measure.learned:
             raise ValueError("measure: expected a fixed time sampler, got a learned one")
@@ -58,7 +60,9 @@ def measure_log_density(measure, times):
     if measure == "log_snr":
         return jnp.zeros_like
     if times.learned:
-        raise ValueError("measure: a learned time sampler expected 'log_snr' or a fixed TimeSampler, got 'sampler'")
+        raise ValueError(
+            "measure: a learned time sampler expected 'log_snr', 'uniform' or a fixed TimeSampler, got 'sampler'"
+        )
     return None
 
 
@@ -79,8 +83,8 @@ def denoising(process, times, weighting, *, measure="sampler"):
       times: TimeSampler.
       weighting: log_snr -> log w.
       measure: "sampler" (relative: w is the factor on the eps error as drawn), "log_snr" (absolute: w is
-        the weight of the integral over log-SNR, 2303.00848, eq. 1), or a TimeSampler without
-        state (relative to that one, drawn from another: importance sampling).
+        the weight of the integral over log-SNR, 2303.00848, eq. 1), "uniform" (relative to uniform t, whatever
+        is drawn from: importance sampling), or any other TimeSampler without state in that role.
 
     Returns:
       Loss (key, models, batch) -> ([B], aux); aux holds, all [B]: t, log_snr, eps_mse (mean squared
@@ -89,7 +93,7 @@ def denoising(process, times, weighting, *, measure="sampler"):
     Raises:
       ValueError: measure and sampler do not go together.
     """
-    log_measure = measure_log_density(measure, times)
+    log_measure = measure_log_density(measure, process, times)
 
     def loss(key, models, batch):
         x0 = batch["x"]

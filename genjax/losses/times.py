@@ -30,6 +30,7 @@ class TimeSampler(NamedTuple):
     log_density: Callable  # (state, t [n]) -> log p(lambda) [n] at lambda = log_snr(t)
     update: Callable  # (state, t [n], integrand [n]) -> state
     learned: bool = False
+    steps: int = 0  # levels of the chain that it draws from, 0 for a continuum
 
 
 # How uniform numbers are spread over a batch.
@@ -201,7 +202,7 @@ def _chain(process, steps, init, log_probs, update, learned):
         relative = (log_probs(state) + jnp.log(steps))[level_index(process, t, steps)]
         return relative + base.log_density((), t)
 
-    return TimeSampler(init, sample, log_density, update, learned)
+    return TimeSampler(init, sample, log_density, update, learned, steps)
 
 
 def discrete(process, steps):

@@ -31,10 +31,14 @@ def variational(process, steps, times=None, *, levels=256, simple=0.0, scale=1.0
       Loss -> ([B], aux); aux as in `denoising`, and "vlb" [B], the term times steps in bits an element.
 
     Raises:
-      ValueError: fewer than 2 steps.
+      ValueError: fewer than 2 steps, or times that are not levels of this chain.
     """
     base = discrete(process, steps)
     times = base if times is None else times
+    if times.steps != steps:
+        raise ValueError(
+            f"times: expected a sampler of {steps} levels ('discrete', 'second_moment'), got {times.steps}"
+        )
 
     def level_time(i):
         return process.t_min + i / (steps - 1) * (process.t_max - process.t_min)

@@ -181,6 +181,7 @@ def test_importance_sampling_keeps_the_loss(mixture, data):
     plain = value(base, "sampler")
     for sampler in (tm.log_snr(process), tm.log_normal(process, 0.0, 1.5), tm.adaptive(process)):
         np.testing.assert_allclose(value(sampler, base), plain, rtol=0.02)
+    assert value(tm.log_snr(process), "uniform") == value(tm.log_snr(process), base)
 
 
 def test_one_value_a_sample_by_its_own_key(mixture, data):

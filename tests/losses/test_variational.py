@@ -138,3 +138,5 @@ def test_importance_sampling_keeps_the_mean_and_lowers_the_variance():
 def test_bad_steps():
     with pytest.raises(ValueError, match="steps"):
         variational(PROCESS, 1)
+    with pytest.raises(ValueError, match=f"times: expected a sampler of {STEPS} levels"):
+        variational(PROCESS, STEPS, tm.uniform(PROCESS))
