@@ -21,7 +21,7 @@ $(STAMP): constraints.txt pyproject.toml
 demo: $(STAMP)
 	$(BIN)/genjax train --config=$(CONFIG) --workdir=$(DEMO)/run
 	$(BIN)/genjax evaluate --workdir=$(DEMO)/run --out=$(DEMO)/metrics.json --curve=$(DEMO)/loss.png
-	$(BIN)/genjax sample --workdir=$(DEMO)/run --num=100 --rows=label --out=$(DEMO)/samples.png
+	$(BIN)/genjax sample --workdir=$(DEMO)/run --num=100 --out=$(DEMO)/samples.png
 	@echo "pictures: $(DEMO)/samples.png (a row a class), $(DEMO)/loss.png; figures: $(DEMO)/metrics.json"
 
 test: $(STAMP)

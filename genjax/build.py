@@ -37,9 +37,12 @@ from genjax.losses.times import TIME_SAMPLERS
 from genjax.losses.weightings import WEIGHTINGS
 from genjax.networks import Uncertainty, force_normalize, linen_net
 from genjax.train.ema import EMAS
+from genjax.train.evaluation import Subject, check_metrics, default_metrics, evaluate
 from genjax.train.feed import device_feed, stream_feed
-from genjax.train.loop import Plan
+from genjax.train.hooks import sample_hook
+from genjax.train.loop import Hook, Plan
 from genjax.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from genjax.train.pictures import check_picture
 
 GROUPS = (
     "seed",
@@ -105,8 +108,17 @@ def dataset(config, split="train"):
     """The Dataset, with the arguments of its name checked."""
     values = group(config.data, "data")
     name = values.pop("name", None)
-    function = lookup(data.DATASETS, name, "data.name")
-    return data.load(name, split=split, **check_arguments(values, [function], "data", hidden=("split",)))
+    known = parameters(lookup(data.DATASETS, name, "data.name"), hidden=("split",))
+    names = data.option_names(name)[0]
+    for key, value in values.items():
+        if key not in names:
+            raise ValueError(f"data.{key}: unknown key{nearest(key, names)}")
+        if key in known:
+            values[key] = as_type_of(known[key].default, value, f"data.{key}")
+    try:
+        return data.load(name, split=split, **values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"data: {error}") from error
 
 
 def process(config):
@@ -128,7 +140,7 @@ def network(config, spec, node="network"):
       node: the group to build.
     """
     sizes = {"dtype": precision(config)}
-    if "label" in _settings(config, "algorithm").get("cond", ()):
+    if is_conditional(config):
         if not spec.num_classes:
             raise ValueError("algorithm.cond: expected data with classes for 'label', got data without")
         sizes["num_classes"] = spec.num_classes
@@ -159,7 +171,8 @@ def loss(config, process, times, spec):
         given = (process, times, construct(WEIGHTINGS, weighting or "eps", "loss.weighting"))
     elif weighting is not None:
         raise ValueError(f"loss.weighting: expected none for {values['name']!r}, got {weighting!r}")
-    bounds = {"low": spec.range[0], "high": spec.range[1], "levels": spec.levels}
+    low, high = spec.range or (-1.0, 1.0)
+    bounds = {"low": low, "high": high, "levels": spec.levels}
     made = construct(losses.LOSSES, values, "loss", *given, fixed={"times": times}, defaults=bounds)
     return with_uncertainty(made) if config.get("uncertainty") is not None else made
 
@@ -212,7 +225,10 @@ def make_sampler(
       cfg_scale: w of classifier-free guidance, uncond + w (cond - uncond); 1 for none.
       cfg_interval: (low, high) noise levels sigma / alpha between which it acts, None for everywhere.
       clip: clip predicted data to `range`.
+      range: of the data, None where unbounded.
     """
+    if clip and range is None:
+        raise ValueError("sample.clip: expected data of a known range, got data without")
     if steps < 1:
         raise ValueError(f"sample.steps: expected at least 1, got {steps}")
     if isinstance(solver, str) and solver in solvers.SAMPLERS:
@@ -263,21 +279,14 @@ def parts(config, spec):
         uncertainty = linen_net(
             Uncertainty(**check_arguments(_settings(config, "uncertainty"), [Uncertainty], "uncertainty"))
         )
-    objective = loss(config, corruption, times, spec)
+    objective, update, draws = (
+        loss(config, corruption, times, spec),
+        optimizer(config),
+        sampler(config, corruption, spec),
+    )
+    values.update(sampler=draws, times=times, uncertainty=uncertainty, post_update=after, drop=drop)
     try:
-        algorithm = recipe(
-            net,
-            denoise,
-            objective,
-            optimizer(config),
-            average,
-            sampler=sampler(config, corruption, spec),
-            times=times,
-            uncertainty=uncertainty,
-            post_update=after,
-            drop=drop,
-            **values,
-        )
+        algorithm = recipe(net, denoise, objective, update, average, **values)
     except ValueError as error:
         raise ValueError(f"algorithm: {error}") from error
     return Parts(corruption, net, denoise, times, objective, average, algorithm)
@@ -288,9 +297,76 @@ def algorithm(config, spec):
     return parts(config, spec).algorithm
 
 
+class Evaluation(NamedTuple):
+    """What config.eval says."""
+
+    num: int = 1000  # samples
+    metrics: tuple = ()  # names in `train.evaluation.METRICS`; empty: what suits the data
+    draws: int = 64  # noise levels an example in the bound
+
+
+def evaluation(config):
+    """The Evaluation of config.eval."""
+    found = Evaluation(**check_arguments(_settings(config, "eval"), [Evaluation], "eval"))
+    check_metrics(found.metrics)
+    for name in ("num", "draws"):
+        if getattr(found, name) < 1:
+            raise ValueError(f"eval.{name}: expected at least 1, got {getattr(found, name)}")
+    return found
+
+
+def is_conditional(config):
+    """Whether the model is given class labels."""
+    return "label" in _settings(config, "algorithm").get("cond", ())
+
+
+def subject(config, parts, state, train, *, num=None, seed=0):
+    """The `train.evaluation.Subject` of a model and the config's data."""
+    said = evaluation(config)
+    return Subject(
+        parts.algorithm,
+        parts.denoiser,
+        parts.process,
+        state,
+        train,
+        dataset(config, "test"),
+        num=num or said.num,
+        seed=seed,
+        conditional=is_conditional(config),
+        draws=said.draws,
+    )
+
+
+def hooks(config, parts, data, workdir):
+    """The Hooks of a training: sample grids and evaluations, where the plan asks for them."""
+    p, made = plan(config), []
+    if p.sample_every:
+        check_picture(data.spec)
+        made.append(
+            sample_hook(
+                p.sample_every,
+                parts.algorithm,
+                data.spec,
+                workdir,
+                seed=seed(config),
+                conditional=is_conditional(config),
+            )
+        )
+    if p.evaluate_every:
+        names = evaluation(config).metrics or default_metrics(data.spec, is_conditional(config))
+        run = lambda step, state, log: evaluate(subject(config, parts, state, data, seed=seed(config)), names)
+        made.append(Hook(p.evaluate_every, run))
+    return made
+
+
+def plain(node):
+    """A group as plain values for JSON, None where it is absent."""
+    return node.to_dict() if hasattr(node, "to_dict") else node
+
+
 def feed(config, dataset, sharding=None):
     """The Feed of a training on a Dataset."""
     p = plan(config)
     if dataset.arrays is not None:
         return device_feed(dataset.arrays, p.batch_size, seed(config), sharding)
-    return stream_feed(dataset.source, p.batch_size, p.steps_per_call, seed(config))
+    return stream_feed(dataset, p.batch_size, seed(config), sharding)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / "genjax"
 LEVELS = {
+    "construct": 0,
     "core": 0,
     "worlds": 1,
     "processes": 1,
@@ -25,8 +26,8 @@ LEVELS = {
     "interop": 4,
     "algorithms": 5,
     "train": 6,
-    "build": 6,
-    "cli": 7,
+    "build": 7,
+    "cli": 8,
 }
 EQUALS = {("inverse", "guidance"), ("editing", "guidance")}  # equals that may be imported
 HEAVY = {"absl", "tensorflow", "torch"}

@@ -1,5 +1,6 @@
 """What the commands that train or sample share: the compilation cache, and a model out of a workdir."""
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +59,8 @@ def restore(config, workdir, say=print):
     step = checkpoints.newest_intact(directory, say)
     if step is None:
         raise ValueError(f"--workdir: expected a checkpoint in {directory}, got none that is whole")
-    batch = build.feed(config, data).like
-    like = checkpoints.abstract_like(lambda: parts.algorithm.init(jax.random.key(0), batch, {}))
+    init = functools.partial(parts.algorithm.init, jax.random.key(0))
+    like = checkpoints.abstract_like(init, build.feed(config, data).like, {})
     state, _ = checkpoints.restore(directory, step, like)
     return Model(config, data, parts, state, step)
 

@@ -30,7 +30,6 @@ def run(args):
     runtime.use_cache()
     from genjax import build
     from genjax.train import loop
-    from genjax.train.hooks import make_hooks
 
     plan, seed = build.plan(config), build.seed(config)
     build.check_groups(config)
@@ -38,7 +37,8 @@ def run(args):
     loop.check_plan(plan, mesh.shape["data"])
     data = build.dataset(config)
     parts = build.parts(config, data.spec)
-    hooks = make_hooks(config, plan, parts, data, args.workdir, seed)
+    build.evaluation(config)
+    hooks = build.hooks(config, parts, data, args.workdir)
     stream = None if args.quiet else sys.stderr
     print(f"seed {seed}; {len(mesh.devices.ravel())} device(s) of kind {mesh.devices.ravel()[0].device_kind}")
     feed = build.feed(config, data)

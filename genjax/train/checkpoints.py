@@ -142,11 +142,11 @@ def set_aside(directory, after):
             path.rename(target)
 
 
-def abstract_like(make_state, sharding=None):
-    """Shapes of `make_state()` without computing it, placed by `sharding` (default: the first device)."""
+def abstract_like(make_state, *args, sharding=None):
+    """Shapes of `make_state(*args)` without computing it, placed by `sharding` (default: the first device)."""
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
-    return jax.tree.map(place, jax.eval_shape(make_state))
+    return jax.tree.map(place, jax.eval_shape(make_state, *args))
 
 
 def restore(directory, step, like):

@@ -1,4 +1,4 @@
-"""What a training does besides steps: sample grids and evaluations."""
+"""What a training does besides steps."""
 
 from pathlib import Path
 

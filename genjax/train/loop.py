@@ -6,6 +6,8 @@ runs a traced number of steps: the same program serves every length, so that it 
 a training was cut.
 """
 
+import collections
+import functools
 import math
 import signal
 import sys
@@ -173,8 +175,8 @@ def start(algorithm, feed, seed, directory, mesh, priors=None, say=print):
     checkpoints.set_aside(directory, -1 if step is None else step)
     if step is None:
         return initial(algorithm, feed, seed, mesh, priors), 0
-    make = lambda: algorithm.init(jax.random.key(seed), feed.like, priors or {})
-    like = checkpoints.abstract_like(make, NamedSharding(mesh, P()))
+    init, replicated = functools.partial(algorithm.init, jax.random.key(seed)), NamedSharding(mesh, P())
+    like = checkpoints.abstract_like(init, feed.like, priors or {}, sharding=replicated)
     return checkpoints.restore(directory, step, like)[0], step
 
 
@@ -201,21 +203,16 @@ def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, mesh
     check_plan(Plan(steps, feed.batch_size, steps_per_call), mesh.shape["data"])
     state = initial(algorithm, feed, seed, mesh, priors)
     key, dispatch = jax.random.fold_in(jax.random.key(seed), 1), make_dispatch(algorithm.step, mesh)
-    for step in range(0, steps, steps_per_call):
-        count = min(steps_per_call, steps - step)
-        arrays, indices = padded(feed, step, count, steps_per_call)
+    most = min(steps_per_call, feed.most or steps_per_call)
+    for step in range(0, steps, most):
+        count = min(most, steps - step)
+        arrays, indices = feed.take(step, most)
         state, sums = dispatch(key, state, arrays, indices, count)
         if report:
             report(step + count, {name: float(np.mean(value)) / count for name, value in sums.items()})
     if not _all_finite(state.params):
         raise Diverged(f"training diverged: a parameter became NaN or infinite before step {steps}")
     return state
-
-
-def padded(feed, step, count, most):
-    """`feed.take(step, count)` with the indices filled up to `most` rows, one shape for every count."""
-    arrays, indices = feed.take(step, count)
-    return arrays, np.concatenate([indices, np.zeros((most - count, feed.batch_size), np.int32)])
 
 
 def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=None, mesh=None, stream=sys.stderr):
@@ -243,6 +240,7 @@ def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=No
     """
     mesh = mesh or data_mesh()
     check_plan(plan, mesh.shape["data"])
+    plan = plan._replace(steps_per_call=min(plan.steps_per_call, feed.most or plan.steps_per_call))
     shapes = check_traces(algorithm, feed, priors)
     workdir = Path(workdir)
     check_writable(workdir, size_of(shapes))
@@ -260,6 +258,7 @@ def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=No
         finally:
             progress.close()
             log.close()
+            feed.close()
 
 
 def _next_stop(step, plan, hooks):
@@ -274,6 +273,7 @@ def _next_stop(step, plan, hooks):
 def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, progress, writer, stop):
     key = jax.random.fold_in(jax.random.key(seed), 1)
     dispatch = make_dispatch(algorithm.step, mesh)
+    in_flight = collections.deque()
     sums, since = None, step  # metrics summed since the last log point
     meta = {"config": config, "seed": seed}
 
@@ -285,8 +285,12 @@ def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, pro
     due = lambda every: every and step % every == 0
     while step < plan.steps:
         end = _next_stop(step, plan, hooks)
-        arrays, indices = padded(feed, step, end - step, plan.steps_per_call)
+        arrays, indices = feed.take(step, plan.steps_per_call)  # those beyond `end` are not used
         state, total = dispatch(key, state, arrays, indices, end - step)
+        # the host may run two dispatches ahead, no more: what it hands over takes memory
+        in_flight.append(total)
+        if len(in_flight) > 2:
+            jax.block_until_ready(in_flight.popleft())
         sums = total if sums is None else jax.tree.map(jnp.add, sums, total)
         if not progress.running:
             jax.block_until_ready(sums)  # compiled now: the clock of the rate starts after the first dispatch

@@ -8,11 +8,18 @@ import numpy as np
 from genjax.train.workdir import atomic_path
 
 
-def is_image(shape):
-    """Whether samples of this shape can be shown as images: [H, W, 1 or 3 ...] or [n * n]."""
-    return (len(shape) == 3 and shape[-1] in (1, 3)) or (
-        len(shape) == 1 and shape[0] > 3 and math.isqrt(shape[0]) ** 2 == shape[0]
+def is_image(spec):
+    """Whether samples can be shown as images: of shape [H, W, 1 or 3], or [n * n], with values in a range."""
+    shape, n = spec.shape, math.isqrt(spec.shape[0])
+    return spec.range is not None and (
+        (len(shape) == 3 and shape[-1] in (1, 3)) or (len(shape) == 1 and n > 3 and n * n == shape[0])
     )
+
+
+def check_picture(spec):
+    """Raises ValueError for samples that are neither images nor points."""
+    if not is_image(spec) and not (len(spec.shape) == 1 and spec.shape[0] >= 2):
+        raise ValueError(f"--out: samples of shape {spec.shape} have no picture; expected an .npz file")
 
 
 def to_bytes(x, low=-1.0, high=1.0):
@@ -79,11 +86,10 @@ def picture_of(x, spec, labels=None, columns=None, names=None):
     Raises:
       ValueError: samples that are neither images nor points.
     """
-    if is_image(spec.shape):
+    check_picture(spec)
+    if is_image(spec):
         return grid(x, *spec.range, columns=columns, names=names)
-    if len(spec.shape) == 1 and spec.shape[0] >= 2:
-        return points(np.asarray(x), labels)
-    raise ValueError(f"out: samples of shape {spec.shape} have no picture; expected an .npz file")
+    return points(np.asarray(x), labels)
 
 
 def save(path, picture):

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax.data.spec import Dataset, DataSpec
 from genjax.train import feed as feeds
 from genjax.train import logs, loop
 from genjax.train.loop import Hook, Plan, train
@@ -90,8 +90,8 @@ def test_a_finished_training_is_not_run_again(whole, toy, feed, same):
 def test_nan_stops_and_keeps_the_last_good_checkpoint(toy, arrays, tmp_path):
     """One NaN example, first met in some step: the message names the metric and the kept checkpoint."""
     poisoned = {**arrays, "y": np.where(arrays["index"] == 3, np.nan, arrays["y"]).astype(np.float32)}
-    order = feeds.make_order(0, 32, 4)
-    first = next(i for i in range(8) if 3 in order(i, 1))
+    _, order = feeds.device_feed(poisoned, 4).take(0, 8)
+    first = next(i for i in range(8) if 3 in np.asarray(order[i]))
     plan = Plan(steps=20, batch_size=4, steps_per_call=1, log_every=1, checkpoint_every=1)
     with pytest.raises(loop.Diverged, match=r"(loss|norm) became NaN or infinite") as error:
         train(toy, feeds.device_feed(poisoned, 4), plan, tmp_path, CONFIG, stream=None)
@@ -166,31 +166,58 @@ def test_one_program_whatever_the_number_of_steps(toy, feed, tmp_path):
     assert dispatch._cache_size() == 1 and int(state.step) == 7
 
 
-def test_stream_feed_gives_the_batches_of_the_device_feed(toy, arrays, tmp_path, whole, same):
-    """Would catch a wrong order, or padding that reaches the training, when examples are read one by one."""
+@pytest.fixture(scope="module")
+def stream(arrays):
+    """The same data as a source that is read one example at a time."""
 
     class Source:
         def __len__(self):
             return 32
 
         def __getitem__(self, i):
-            time.sleep(0.0001)
             return {name: a[i] for name, a in arrays.items()}
 
-    feed = feeds.stream_feed(Source(), 8, steps_per_call=7)
-    state, _ = train(toy, feed, PLAN, tmp_path, CONFIG, stream=None)
-    same(state, whole[0][0])
+    return Dataset("toy", DataSpec((5,), range=None, fields=("x", "y", "index")), source=Source())
 
 
-def test_order_is_a_permutation_in_every_epoch_and_a_function_of_the_step():
-    order = feeds.make_order(3, 10, 4)
-    everything = order(0, 10).ravel()
-    for epoch in range(4):
-        assert sorted(everything[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    for step in (7, 2, 9, 0):
-        np.testing.assert_array_equal(feeds.make_order(3, 10, 4)(step, 1)[0], everything[4 * step : 4 * step + 4])
-        np.testing.assert_array_equal(order(step, 1)[0], everything[4 * step : 4 * step + 4])
-    assert not np.array_equal(feeds.make_order(4, 10, 4)(0, 10).ravel(), everything)
+def test_stream_resumes_bit_for_bit(toy, stream, tmp_path, same):
+    """Would catch a loader that starts over, or skips what was read ahead, when a training goes on."""
+    plan = PLAN._replace(checkpoint_every=5)
+    whole, _ = train(toy, feeds.stream_feed(stream, 8), plan, tmp_path / "a", CONFIG, stream=None)
+    train(toy, feeds.stream_feed(stream, 8), plan._replace(steps=13), tmp_path / "b", CONFIG, stream=None)
+    resumed, _ = train(toy, feeds.stream_feed(stream, 8), plan, tmp_path / "b", CONFIG, stream=None)
+    same(resumed, whole)
+    assert set(np.asarray(whole.extra["seen"])) == {7, 8}
+
+
+@pytest.mark.parametrize("kind", ["device", "stream"])
+def test_batches_are_a_function_of_the_step(arrays, stream, kind):
+    """Each epoch holds every example once, in another order; any step can be asked for at any time."""
+    make = {"device": lambda: feeds.device_feed(arrays, 8, 3), "stream": lambda: feeds.stream_feed(stream, 8, 3)}[kind]
+
+    def batch(feed, step):
+        data, indices = feed.take(step, 1)
+        return np.asarray(data["index"])[np.asarray(indices[0])]
+
+    feed = make()
+    batches = [batch(feed, step) for step in range(12)]
+    for epoch in range(3):
+        assert sorted(np.concatenate(batches[4 * epoch : 4 * epoch + 4])) == list(range(32))
+    assert not np.array_equal(np.concatenate(batches[:4]), np.concatenate(batches[4:8]))
+    for step in (7, 2, 3, 0):
+        np.testing.assert_array_equal(batch(feed, step), batches[step])
+    other = make()
+    np.testing.assert_array_equal(batch(other, 9), batches[9])
+    feed.close()
+    other.close()
+
+
+def test_batch_larger_than_the_data(arrays, stream):
+    for make in (lambda: feeds.device_feed(arrays, 33), lambda: feeds.stream_feed(stream, 33)):
+        with pytest.raises(
+            ValueError, match=r"train\.batch_size: expected at most 32, the examples of the data, got 33"
+        ):
+            make()
 
 
 def test_progress_lines(capsys):
