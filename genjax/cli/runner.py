@@ -8,12 +8,12 @@ An experiment module (see docs/papers.md) has
   get_config(scale)   "small", "smoke" and, for methods, "paper" -> ConfigDict
   VARIANTS    name -> {dotted config key: value}
   train(config, key, priors) -> pytree of arrays      (optional)
-  measure(config, key, priors) -> {metric: scalar}    (optional: the default trains, samples, evaluates)
+  measure(config, key, priors) -> {metric: scalar}    (optional: the default samples and evaluates)
   CLAIMS      name -> (statement, rule(table) -> bool)
   figure(table, path)                                 (optional)
 
-`train` sees the config without its `eval` part, so that variants which differ in `eval` alone share
-one training; `measure` finds what it returned in `priors[slug]`, beside the priors' own.
+`train` sees the config without its groups `sample` and `eval`, so that variants which differ in these alone
+share one training; `measure` finds what it returned in `priors[slug]`, beside the priors' own.
 
 A measurement is cached under the hash of its config, its seed and the source it ran: the
 experiment and every genjax module that it imports, comments and docstrings aside. An interrupted
@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+RUNNER_FIELDS = ("part", "scale")  # set in every config by `base_config`
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -75,13 +76,23 @@ def load(experiment):
     return module
 
 
+def base_config(module, scale):
+    """`get_config(scale)` with the fields `part` and `scale`."""
+    config = module.get_config(scale)
+    config.part, config.scale = config.get("part", ""), scale
+    return config
+
+
 def variant_config(module, variant, scale="small"):
     """The config of one variant: `get_config(scale)` with the variant's overrides.
+
+    Two fields are set here, so that `get_config` may hold nothing but what `genjax train` takes: `part`,
+    "" unless the variant names one, and `scale`, by which parts that train nothing choose their sizes.
 
     Raises:
       ValueError: an override of a key that the config does not have, with the nearest right one.
     """
-    config = module.get_config(scale)
+    config = base_config(module, scale)
     for key, value in module.VARIANTS[variant].items():
         node = config
         *parents, last = key.split(".")
@@ -237,7 +248,7 @@ class Runner:
                 raise ValueError(f"{slug}: PRIORS: expected one of {sorted(self.experiments)}, got {prior!r}")
             if self._train_function(prior) is None:
                 raise ValueError(f"{slug}: PRIORS: {prior!r} trains nothing that could be a prior")
-            config = self.module(prior).get_config(self.scale)
+            config = base_config(self.module(prior), self.scale)
             trainings[prior] = self.train(prior, config, 0, self.priors(prior, (*_chain, slug)))
         return trainings
 
@@ -249,8 +260,9 @@ class Runner:
         import jax
 
         config = config.copy_and_resolve_references()
-        if "eval" in config:
-            del config["eval"]
+        for group in ("sample", "eval"):
+            if group in config:
+                del config[group]
         name = _hash(slug, config.to_dict(), seed, self.source(slug), sorted(p.hash for p in priors.values()))
         stored = self._stored_training(slug, name)
         if stored is not None:

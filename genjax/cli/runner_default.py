@@ -1,0 +1,88 @@
+"""Training and sampling for experiments: what the runner does where an experiment does not, and parts for those that do.
+
+The same build, Algorithm and dispatch as `genjax train`, without a workdir: the whole training is a few
+dispatches of one compiled program, its data on the device.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from genjax import build
+from genjax.cli.runner import RUNNER_FIELDS
+from genjax.core.keys import fold
+from genjax.train.feed import device_feed
+from genjax.train.loop import data_mesh, make_dispatch
+
+
+def model_config(config):
+    """`config` without the runner's own fields: what `build` takes."""
+    return ConfigDict({k: v for k, v in config.items() if k not in RUNNER_FIELDS})
+
+
+def seed_of(key):
+    """A whole number from a key, for generators that are not JAX's."""
+    return int(jax.random.bits(key) >> 1)
+
+
+def fit(algorithm, arrays, key, steps, batch_size, *, snapshots=1, priors=None):
+    """Trains an Algorithm on arrays.
+
+    Variants that are given one key share the initialization's and the training's draws and the order of the data.
+
+    Args:
+      arrays: dict of numpy arrays with one leading axis.
+      key: one key.
+      steps: number of steps, a multiple of `snapshots`.
+      batch_size: B.
+      snapshots: states to return, evenly spaced, the last at the end.
+
+    Returns:
+      List of (step, State, metrics averaged since the last), States without optimizer state, as numpy arrays.
+
+    Raises:
+      ValueError: `snapshots` does not divide `steps`.
+      FloatingPointError: the loss is not finite.
+    """
+    if steps % snapshots:
+        raise ValueError(f"snapshots: expected a divisor of {steps} steps, got {snapshots}")
+    feed = device_feed(arrays, batch_size, seed_of(fold(key, 2)))
+    length = steps // snapshots
+    on_device, indices = feed.take(0, 1)
+    first = jax.tree.map(lambda a: a[indices[0]], on_device)
+    state = jax.jit(algorithm.init)(fold(key, 0), first, priors or {})
+    dispatch = make_dispatch(algorithm.step, data_mesh(jax.local_devices()[:1]))
+    found = []
+    for i in range(snapshots):
+        on_device, indices = feed.take(i * length, length)
+        state, sums = dispatch(fold(key, 1), state, on_device, jnp.asarray(indices), length)
+        metrics = {name: float(total) / length for name, total in sums.items()}
+        if not np.isfinite(metrics["loss"]):
+            raise FloatingPointError(f"training diverged: loss {metrics['loss']} before step {(i + 1) * length}")
+        found.append(((i + 1) * length, jax.tree.map(np.asarray, state._replace(opt=())), metrics))
+    return found
+
+
+def train(config, key, priors):
+    """The default `train`: the State at the end of what the config says."""
+    config = model_config(config)
+    dataset = build.dataset(config)
+    plan = build.plan(config)
+    algorithm = build.algorithm(config, dataset.spec)
+    return fit(algorithm, dataset.arrays, key, plan.steps, plan.batch_size)[-1][1]
+
+
+def denoiser_of(config, spec, state, track=0):
+    """The Denoiser of a trained State (its averaged weights) and its Process."""
+    parts = build.parts(model_config(config), spec)
+    return parts.denoiser(state, track), parts.process
+
+
+def draw(config, spec, state, key, n, cond=None, track=0):
+    """n samples [n, ...] as config.sample says, in one program."""
+    config = model_config(config)
+    parts = build.parts(config, spec)
+    sampler = build.sampler(config, parts.process, spec)
+    run = jax.jit(lambda key, state, cond: sampler(key, parts.denoiser(state, track), n, cond))
+    return run(key, state, cond)
