@@ -37,6 +37,8 @@ class Info(NamedTuple):
 
 
 class SolverState(NamedTuple):
+    """What a solver hands from step to step."""
+
     x: Any  # [B, ...]
     memory: Any = ()  # pytree; leaves are scalars or start with the batch axis
 
@@ -56,7 +58,11 @@ class Solver(NamedTuple):
 
 
 class Process(Protocol):
-    """A forward corruption; a registered pytree dataclass."""
+    """A forward corruption; a registered pytree dataclass.
+
+    What depends on a condition, an end point or a context of each sample is bound first, by
+    `bind(**context)`; a process without context raises TypeError if given any.
+    """
 
     t_min: Any
     t_max: Any
@@ -68,6 +74,8 @@ class Process(Protocol):
     def prior(self, keys, like, t=None): ...  # -> x
 
     def noise(self, keys, like): ...  # -> array
+
+    def bind(self, **context): ...  # -> Process
 
 
 class Transition(Protocol):
@@ -120,6 +128,8 @@ class Operator(Protocol):
 
 
 class Noise(Protocol):
+    """The law of the noise of a measurement."""
+
     def sample(self, keys, x): ...
 
     def log_prob(self, r): ...  # -> [B]

@@ -8,6 +8,8 @@ from genjax.metrics.pairwise import as_pair, map_rows
 
 
 class ModeReport(NamedTuple):
+    """How well samples cover the modes of a known law."""
+
     covered: int  # modes with at least one sample close by
     high_quality: float  # share of samples close to any mode
     kl: float  # KL of the histogram of close samples from `weights`, in nats

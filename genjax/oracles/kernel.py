@@ -94,7 +94,7 @@ class Kernel:
         """log p_t(x), [B], of data scaled by alpha plus noise sigma (scalars or [B])."""
         run, count, v, flat, _ = self._run(x, alpha, sigma, cond)
         norm = 0.5 * flat.shape[-1] * jnp.log(2 * jnp.pi * v[:, 0])
-        return run.top + jnp.log(run.mass) - jnp.log(count) - norm
+        return run.top + jnp.log(run.mass) - jnp.log(count.astype(flat.dtype)) - norm
 
     def moments(self, x, alpha, sigma, cond=None):
         """(E[x0 | x_t] [B, ...], trace of Cov(x0 | x_t) [B], E[eps | x_t] [B, ...])."""

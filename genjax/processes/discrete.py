@@ -125,6 +125,7 @@ class Masked:
     def log_emission(self, x, t):
         """log q(x_t = x | x0 = v) for every v, [B, ..., V]."""
         rate, alpha = self.rate(t, x.ndim), self.alpha(t, x.ndim)
+        alpha = jnp.maximum(alpha, jnp.finfo(alpha.dtype).tiny)  # a known token stays known at t = 1
         kept = jnp.where(jax.nn.one_hot(x, self.vocab, dtype=bool), jnp.log(alpha), -jnp.inf)
         return jnp.where(x[..., None] == self.vocab, jnp.log(rate), kept)
 
