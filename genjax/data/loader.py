@@ -14,6 +14,7 @@ import grain
 import jax
 
 _END = object()
+_EPOCHS = 2**30  # endless, but its length still fits grain's arithmetic
 
 
 class Loader:
@@ -43,7 +44,7 @@ class Loader:
         self.steps_per_epoch = n // batch_size
         order = grain.MapDataset.range(n)
         order = order.seed(seed).shuffle() if shuffle else order
-        order = order[: self.steps_per_epoch * batch_size].repeat()[process::processes]
+        order = order[: self.steps_per_epoch * batch_size].repeat(_EPOCHS)[process::processes]
         batches = order.batch(batch_size // processes).map(dataset.take)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         self._iterator = iter(batches.to_iter_dataset(options))

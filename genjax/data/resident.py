@@ -3,15 +3,15 @@
 Nothing is carried, so a compiled scan over steps needs no position, a run resumes from its step
 alone, and every device computes the same indices. Within an epoch examples do not repeat: positions
 go through a keyed permutation of range(n), computed index by index. It is a Feistel network on the
-smallest power of two above n, walked along its cycle until it falls below n; a table would need a
-sort of all n in every step of the scan, or a place in its carry.
+smallest power of two above n, walked along its cycle until it falls below n. On one CPU core this
+costs about 10 us a step at any n, where sorting costs 0.2 ms at n = 1,437 and 10 ms at 10,000.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROUNDS = 8
+ROUNDS = 16  # 8 leave the permutations of fewer than ten examples visibly uneven
 
 
 def _mix(x):
@@ -47,13 +47,16 @@ def permuted(key, positions, n):
             wide, narrow = narrow, wide
         return (a << narrow) | b
 
-    def outside(x):
-        return jnp.any(x >= n)
+    def outside(carry):
+        x, first = carry
+        return first | jnp.any(x >= n)
 
-    def walk(x):
-        return jnp.where(x >= n, cipher(x), x)
+    def walk(carry):
+        x, first = carry
+        return jnp.where(first | (x >= n), cipher(x), x), jnp.array(False)
 
-    return jax.lax.while_loop(outside, walk, cipher(positions.astype(jnp.uint32))).astype(jnp.int32)
+    start = (positions.astype(jnp.uint32), jnp.array(True))
+    return jax.lax.while_loop(outside, walk, start)[0].astype(jnp.int32)
 
 
 def batch_indices(key, step, n, batch_size, start=0, count=None, shuffle=True):
