@@ -10,7 +10,6 @@ import queue
 import threading
 from typing import Any
 
-import grain
 import jax
 
 _END = object()
@@ -32,6 +31,8 @@ class Loader:
         Raises:
           ValueError: a batch size or a process that does not fit.
         """
+        import grain  # half a second, which sets on the device need not pay
+
         n = len(dataset)
         if not 1 <= batch_size <= n:
             raise ValueError(f"batch_size: expected 1 to {n} (the examples of {dataset.name}), got {batch_size}")

@@ -1,7 +1,13 @@
 """Inception Score (1606.03498, section 4): exp of the mean KL(p(y | x) || p(y)), from a classifier's logits."""
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+
+
+def _logsumexp(x, axis):
+    top = x.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):  # log 0 where all terms are
+        return np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + top
 
 
 def inception_score(logits, splits=1):
@@ -18,8 +24,8 @@ def inception_score(logits, splits=1):
     if logits.ndim != 2 or not 1 <= splits <= len(logits):
         raise ValueError(f"inception_score: expected logits [N, K] with N >= splits = {splits}, got {logits.shape}")
     scores = []
-    for part in np.array_split(log_softmax(logits, axis=1), splits):
-        log_marginal = logsumexp(part, axis=0) - np.log(len(part))
+    for part in np.array_split(logits - _logsumexp(logits, 1), splits):
+        log_marginal = _logsumexp(part, 0) - np.log(len(part))
         # p log p -> 0 where p = 0; the marginal is 0 there only if all p are
         gap = np.where(part > -np.inf, part - np.where(log_marginal > -np.inf, log_marginal, 0), 0)
         scores.append(np.exp(np.mean(np.sum(np.exp(part) * gap, axis=1))))
