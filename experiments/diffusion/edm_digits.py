@@ -18,7 +18,9 @@ def get_config(scale="small"):
             "seed": 0,
             "data": {"name": "digits_vector" if tiny else "digits"},
             "process": {"name": "edm"},
-            "network": {"name": "mlp", "width": 64, "depth": 2} if tiny else {"name": "unet", "channels": 32},
+            "network": {"name": "mlp", "width": 64, "depth": 2}
+            if tiny
+            else {"name": "dit", "dim": 96, "depth": 4, "heads": 3},
             "denoiser": {"target": "edm", "sigma_data": 0.75},
             "loss": {
                 "name": "denoising",
@@ -28,14 +30,14 @@ def get_config(scale="small"):
             "algorithm": {"name": "diffusion", "cond": ("label",), "label_drop": 0.1},
             "optimizer": {
                 "name": "adam",
-                "learning_rate": 2e-3,
+                "learning_rate": 1e-3,
                 "clip": 1.0,
                 "schedule": {"name": "cosine", "warmup": 100 if not tiny else 5},
             },
             "ema": {"name": "half_life", "steps": 200.0},
             "precision": "float32",
             "train": {
-                "steps": 60 if tiny else 1500,
+                "steps": 60 if tiny else 2000,
                 "batch_size": 32 if tiny else 128,
                 "steps_per_call": 25,
                 "log_every": 20 if tiny else 25,

@@ -24,8 +24,9 @@ quadrature), so parts 1 to 3 train nothing. Rules fixed before the runs:
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from genjax.cli import runner_default as run
+from genjax.cli import runner_digits as digits
 from genjax.core.denoiser import make_denoiser
 from genjax.core.keys import fold, normal, uniform
 from genjax.core.prediction import target_coefficients
@@ -49,24 +50,46 @@ SEEDS = 3
 DIMENSIONS = (2, 8, 32, 128)
 
 
+DIGITS = {
+    # name: (process, prediction type) of a network with and without its noise input
+    "flow": ({"name": "flow"}, "velocity"),
+    "eps": ({"name": "ddpm", "steps": 1000}, "eps"),
+}
+
+
 def get_config(scale="small"):
-    smoke = scale == "smoke"
-    return ConfigDict({
-        "part": "target",
-        "eval": {
-            "dim": 8,
-            "nodes": 40 if smoke else 200,
-            "draws": 20 if smoke else 1000,
-            "steps": 5 if smoke else 100,
-        },
-    })
+    process, target = DIGITS["flow"]
+    return digits.base_config(
+        scale,
+        6000,
+        process=process,
+        denoiser={"target": target, "scale_input": False, "noise_input": "edm"},
+        loss={"name": "denoising", "time_sampler": {"name": "uniform"}, "weighting": {"name": "flow"}},
+        eval={"num": 64 if scale == "smoke" else 2000, "dim": 8},
+    )
 
 
 VARIANTS = {
     **{f"target_d{d}": {"part": "target", "eval.dim": d} for d in DIMENSIONS},
     **{f"sampling_d{d}": {"part": "sampling", "eval.dim": d} for d in (8, 32)},
     "amplification": {"part": "amplification"},
+    **{
+        f"digits_{name}_{kind}": {
+            "part": "digits",
+            "process": process,
+            "denoiser.target": target,
+            "denoiser.noise_input": "none" if kind == "blind" else "edm",
+            "loss.weighting": {"name": "flow" if name == "flow" else "eps"},
+        }
+        for name, (process, target) in DIGITS.items()
+        for kind in ("conditional", "blind")
+    },
 }
+
+
+def sizes(config):
+    """(quadrature nodes, draws, solver steps) of the exact parts."""
+    return {"small": (200, 1000, 100), "smoke": (40, 20, 5)}[config.scale]
 
 
 def make_mixture(key, dim, std):
@@ -77,7 +100,7 @@ def make_mixture(key, dim, std):
 
 
 def quadrature(process, nodes):
-    """Times [nodes], evenly spaced in log t (where t is small its posterior is narrow), and log-weights of uniform t."""
+    """Times [nodes], evenly spaced in log t as its posterior is narrow where t is small, and log-weights of uniform t."""
     t = jnp.geomspace(process.t_min, process.t_max, nodes)
     return t, jnp.log(t)
 
@@ -111,17 +134,17 @@ def blind_target(mixture, process, target, nodes):
 def measure_target(config, key):
     """How far the blind target is from the conditional one, and how well z tells its noise level."""
     process = gaussian.flow(0.02, 0.98)
-    dim = config.eval.dim
+    dim, (nodes, draws, _) = config.eval.dim, sizes(config)
     mixture = make_mixture(jax.random.fold_in(key, 0), dim, 0.05)
     keys = jax.random.fold_in(key, 1)
 
     @jax.jit
     def run(keys):
-        x0, _ = mixture.sample(fold(keys, 0), config.eval.draws)
-        t = process.t_min + (process.t_max - process.t_min) * uniform(fold(keys, 1), (config.eval.draws,))
+        x0, _ = mixture.sample(fold(keys, 0), draws)
+        t = process.t_min + (process.t_max - process.t_min) * uniform(fold(keys, 1), (draws,))
         x, _ = process.corrupt(fold(keys, 2), x0, t)
         conditional = process.velocity(x, mixture.denoiser(process)(x, t), t)
-        blind, _, variance = blind_target(mixture, process, "velocity", config.eval.nodes)(x)
+        blind, _, variance = blind_target(mixture, process, "velocity", nodes)(x)
         error = jnp.mean(jnp.sum((conditional - blind) ** 2, -1)) / jnp.mean(jnp.sum(conditional**2, -1))
         return {"relative_error": error, "concentration": jnp.median(variance * 2 * dim / t**2)}
 
@@ -138,21 +161,22 @@ ARMS = {
 
 def measure_sampling(config, key):
     """Sliced W2 of samples with the blind and with the conditional exact target, and their ratio."""
+    nodes, draws, steps = sizes(config)
     mixture = make_mixture(jax.random.fold_in(key, 0), config.eval.dim, 0.2)
-    like = jnp.zeros((config.eval.draws, config.eval.dim))
-    data, _ = mixture.sample(jax.random.fold_in(key, 1), 20 * config.eval.draws)
+    like = jnp.zeros((draws, config.eval.dim))
+    data, _ = mixture.sample(jax.random.fold_in(key, 1), 20 * draws)
     data = np.asarray(data).reshape(20, *like.shape)
     metrics = {}
     for name, (process, target, solver) in ARMS.items():
-        blind = blind_target(mixture, process, target, config.eval.nodes)
+        blind = blind_target(mixture, process, target, nodes)
         denoisers = {
             "conditional": mixture.denoiser(process),
             "blind": make_denoiser(lambda x, *_, r=blind: r(x)[0], process, target, scale_input=False),
         }
-        grid = grids.uniform(process, config.eval.steps)
+        grid, stepper = grids.uniform(process, steps), solver()
         for kind, denoiser in denoisers.items():
-            run = jax.jit(lambda k, d=denoiser, p=process, s=solver(), g=grid: generate(k, d, p, s, g, like))
-            x = run(jax.random.fold_in(key, 2))
+            draw = jax.jit(lambda k, d=denoiser, p=process, s=stepper, g=grid: generate(k, d, p, s, g, like))
+            x = draw(jax.random.fold_in(key, 2))
             metrics[f"{name}_{kind}"] = np.mean([sliced_wasserstein2(x, part) for part in data[:4]])
         metrics[f"{name}_ratio"] = metrics[f"{name}_blind"] / metrics[f"{name}_conditional"]
     metrics["floor"] = sliced_wasserstein2(data[0], data[1])
@@ -185,11 +209,26 @@ def measure_amplification(config, key):
     return metrics
 
 
-PARTS = {"target": measure_target, "sampling": measure_sampling, "amplification": measure_amplification}
+def train(config, key, priors):
+    return run.train(config, key, priors) if config.part == "digits" else {}
+
+
+def measure_digits(config, key, state):
+    """Frechet distance of samples by each solver that the network serves, x0 clipped to the data's range."""
+    metrics = {}
+    for solver in ("euler",) if config.process.name == "flow" else ("ddim", "ddpm"):
+        config = config.copy_and_resolve_references()
+        config.sample.solver = solver
+        x = run.draw(config, digits.spec(), state, fold(key, 5), config.eval.num)
+        metrics[f"fd_{solver}"] = digits.frechet(x)
+    return metrics
 
 
 def measure(config, key, priors):
-    return PARTS[config.part](config, key)
+    if config.part == "digits":
+        return measure_digits(config, key, priors["noise_unconditional"])
+    parts = {"target": measure_target, "sampling": measure_sampling, "amplification": measure_amplification}
+    return parts[config.part](config, key)
 
 
 def _slope(table):
@@ -199,6 +238,11 @@ def _slope(table):
 
 def _ratio(table, dim, arm):
     return table[f"sampling_d{dim}"][f"{arm}_ratio"].mean()
+
+
+def _digits_ratio(table, network, solver):
+    blind, conditional = (table[f"digits_{network}_{kind}"][f"fd_{solver}"] for kind in ("blind", "conditional"))
+    return blind.mean() / conditional.mean()
 
 
 CLAIMS = {
@@ -226,5 +270,12 @@ CLAIMS = {
     "amplification": (
         "a constant error moves the flow's sample by -e and DDIM's by the predicted multiple, to 1e-4",
         lambda t: all((t["amplification"][f"{n}_gap"] < 1e-4).all() for n in ("flow", "ddim_linear", "ddim_cosine")),
+    ),
+    "digits": (
+        "digits: the blind flow's FD is at most 2 times the conditional's; DDIM's ratio is at least 2 and 1.3 times that",
+        lambda t: (
+            _digits_ratio(t, "flow", "euler") <= 2
+            and _digits_ratio(t, "eps", "ddim") >= max(2, 1.3 * _digits_ratio(t, "flow", "euler"))
+        ),
     ),
 }

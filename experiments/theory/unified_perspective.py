@@ -34,7 +34,7 @@ from genjax.core.denoiser import make_denoiser
 from genjax.core.keys import fold, normal, uniform
 from genjax.core.prediction import with_x0
 from genjax.core.types import Prediction
-from genjax.guidance import cfg
+from genjax.guidance import cfg, classifier
 from genjax.losses import times, weightings
 from genjax.losses.denoising import denoising
 from genjax.losses.elbo import continuous_bound, transition_kl
@@ -69,18 +69,25 @@ def make_mixture():
 
 def get_config(scale="small"):
     smoke = scale == "smoke"
-    return ConfigDict({
-        "target": "eps",
-        "weights": "elbo",
-        "train": {"steps": 20 if smoke else 3000, "batch_size": 16 if smoke else 256, "points": 200 if smoke else 50000},
-        "eval": {"points": 100 if smoke else 10000, "samples": 100 if smoke else 2000, "samplers": False},
-    })
+    return ConfigDict(
+        {
+            "target": "eps",
+            "weights": "elbo",
+            "train": {
+                "steps": 20 if smoke else 3000,
+                "batch_size": 16 if smoke else 256,
+                "points": 200 if smoke else 50000,
+            },
+            "eval": {"points": 100 if smoke else 10000, "samples": 100 if smoke else 2000, "samplers": False},
+        }
+    )
 
 
 VARIANTS = {
     "identities": {"part": "identities"},
     **{f"{w}_{t}": {"part": "network", "weights": w, "target": t} for w in ("elbo", "plain") for t in TARGETS},
 }
+VARIANTS["guidance"] = {"part": "guidance"}
 VARIANTS["elbo_eps"]["eval.samplers"] = True
 
 
@@ -174,7 +181,9 @@ def measure_network(config, key, state):
     x, _ = mixture.sample(fold(key, 4), config.eval.points)
     denoiser = recipe(config)[1]
     bound = jax.jit(
-        lambda key, state, x: jnp.mean(continuous_bound(key, denoiser(state), process, x, log_snr(process), draws=32).total)
+        lambda key, state, x: jnp.mean(
+            continuous_bound(key, denoiser(state), process, x, log_snr(process), draws=32).total
+        )
     )
     metrics = {"bound": bound(fold(key, 5), state, x), "true_nll": -jnp.mean(mixture.log_prob(x))}
     if config.eval.samplers:
@@ -194,6 +203,33 @@ def measure_network(config, key, state):
     return metrics
 
 
+def measure_guidance(config, key):
+    """Samples of class 0 by the conditional model and by classifier guidance, all exact."""
+    # two classes of two neighbouring corners each, the corners broad enough for the classes to overlap
+    mixture = make_mixture()
+    mixture = mixture.replace(stds=jnp.full(4, 0.8), classes=jnp.array([0, 0, 1, 1]))
+    process, n = process_of(), config.eval.samples
+    exact = mixture.denoiser(process)
+    label = {"label": jnp.zeros(n, jnp.int32)}
+    log_prob = lambda x, t, cond: mixture.log_class_prob(x, process.alpha(t), process.sigma(t), num_classes=2)[:, 0]
+    unconditional = lambda x, t, cond=None, key=None: exact(x, t)
+    denoisers = {
+        "conditional": lambda x, t, cond=None, key=None: exact(x, t, label),
+        "gamma_1": classifier(log_prob, 1.0)(unconditional, process),
+        "gamma_3": classifier(log_prob, 3.0)(unconditional, process),
+    }
+    metrics, found = {}, {}
+    for i, (name, denoiser) in enumerate(denoisers.items()):
+        grid = grids.uniform(process, 200)
+        draw = jax.jit(lambda k, d=denoiser, g=grid: generate(k, d, process, ddpm("lower"), g, jnp.zeros((n, 2))))
+        x = found[name] = np.asarray(draw(fold(fold(key, 9), i)), np.float64)
+        p = np.exp(np.asarray(mixture.log_class_prob(jnp.asarray(x, jnp.float32), num_classes=2)[:, 0]))
+        metrics |= {f"p_{name}": p.mean(), f"variance_{name}": x.var(axis=0).sum()}
+    a, b = found["conditional"], found["gamma_1"]
+    error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / n)
+    return {**metrics, "mean_gap_in_errors": np.max(np.abs(a.mean(axis=0) - b.mean(axis=0)) / error)}
+
+
 def measure(config, key, priors):
     if config.part == "identities":
         return measure_identities(config, key)
@@ -202,4 +238,45 @@ def measure(config, key, priors):
     return measure_network(config, key, priors["unified_perspective"])
 
 
-CLAIMS = {}
+def _gap(table, weights):
+    """(worst - best) / |best| of the three bounds, means over seeds."""
+    bounds = np.array([table[f"{weights}_{t}"]["bound"].mean() for t in TARGETS])
+    return np.ptp(bounds) / abs(bounds.min())
+
+
+def _gaps_by_seed(table, weights):
+    return np.ptp(np.stack([table[f"{weights}_{t}"]["bound"] for t in TARGETS]), axis=0)
+
+
+CLAIMS = {
+    "identities": (
+        "three forms of the KL, Tweedie's formula and both notations of guidance agree to 1e-6 under three schedules",
+        lambda t: all((values <= 1e-6).all() for values in t["identities"].values()),
+    ),
+    "one_problem": (
+        "under the ELBO's weights x0-, eps- and score-prediction reach bounds within 3 % of each other",
+        lambda t: bool(_gap(t, "elbo") <= 0.03),
+    ),
+    "three_problems": (
+        "with weight 1 on each the gap between best and worst bound is larger, every seed",
+        lambda t: bool((_gaps_by_seed(t, "plain") > _gaps_by_seed(t, "elbo")).all()),
+    ),
+    "samplers": (
+        "ancestral, SDE and Langevin samples are within 0.25 of the prior's distance, ancestral and SDE within 1.5 x",
+        lambda t: (
+            all(
+                t["elbo_eps"][f"w2_{s}"].mean() < 0.25 * t["elbo_eps"]["w2_prior"].mean()
+                for s in ("ancestral", "sde", "langevin")
+            )
+            and 1 / 1.5 <= t["elbo_eps"]["w2_ancestral"].mean() / t["elbo_eps"]["w2_sde"].mean() <= 1.5
+        ),
+    ),
+    "guidance": (
+        "classifier guidance at 1 has the conditional mean within 3 errors; at 3 p(y|x) rises and the variance falls",
+        lambda t: (
+            bool((t["guidance"]["mean_gap_in_errors"] <= 3).all())
+            and bool((t["guidance"]["p_gamma_3"] > t["guidance"]["p_gamma_1"]).all())
+            and bool((t["guidance"]["variance_gamma_3"] < t["guidance"]["variance_gamma_1"]).all())
+        ),
+    ),
+}

@@ -99,7 +99,9 @@ def measure_lsq(config, key):
     key_features = fold(key, 0)
     t = (1 + jax.random.randint(fold(key, 1), (draws,), 0, 1000)) / 1000
     inputs, eps = (np.asarray(a, np.float64) for a in triples(fold(key, 2), train, t))
-    weight = np.exp(np.asarray(construct(WEIGHTINGS, config.loss.weighting, "loss.weighting")(process.log_snr(t)), np.float64))
+    weight = np.exp(
+        np.asarray(construct(WEIGHTINGS, config.loss.weighting, "loss.weighting")(process.log_snr(t)), np.float64)
+    )
     weight /= weight.mean()
     gram = inputs.T @ (weight[:, None] * inputs) / draws + 1e-6 * np.eye(inputs.shape[1])
     solution = np.linalg.solve(gram, inputs.T @ (weight[:, None] * eps) / draws)
@@ -159,8 +161,10 @@ CLAIMS = {
     ),
     "small_cost": (
         "at t/T of 0.1 and 0.2 it is at most 1.45 times the constant's, and 1/SNR over-corrects more, every seed",
-        lambda t: bool((_errors(t, "debias", CLEAN) <= 1.45 * _errors(t, "constant", CLEAN)).all())
-        and bool((_errors(t, "x0", CLEAN) > _errors(t, "debias", CLEAN)).all()),
+        lambda t: (
+            bool((_errors(t, "debias", CLEAN) <= 1.45 * _errors(t, "constant", CLEAN)).all())
+            and bool((_errors(t, "x0", CLEAN) > _errors(t, "debias", CLEAN)).all())
+        ),
     ),
 }
 
@@ -168,23 +172,29 @@ CLAIMS = {
 def paper_config():
     """Section 5.1: the released training command (T = 1,000, linear betas, learned sigma left out, batch 8)."""
     config = digits.base_config("small", 500000)
-    config.update({
-        "data": {"name": "tfds", "dataset": "celeb_a_hq/256"},
-        "process": {"name": "ddpm", "steps": 1000},
-        "network": {
-            "name": "unet",
-            "channels": 128,
-            "multipliers": (1, 1, 2, 2, 4, 4),
-            "num_blocks": 1,
-            "attention": (16,),
-            "head_channels": 64,
-            "decoder_attention": "all",
-            "noise_features": "positional",
-        },
-        "denoiser": {"target": "eps", "scale_input": False, "noise_input": "t1000"},
-        "loss": {"name": "denoising", "time_sampler": {"name": "discrete", "steps": 1000}, "weighting": ARMS["debias"]},
-        "optimizer": {"name": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0},
-        "ema": {"name": "constant", "decay": 0.9999},
-    })
+    config.update(
+        {
+            "data": {"name": "tfds", "dataset": "celeb_a_hq/256"},
+            "process": {"name": "ddpm", "steps": 1000},
+            "network": {
+                "name": "unet",
+                "channels": 128,
+                "multipliers": (1, 1, 2, 2, 4, 4),
+                "num_blocks": 1,
+                "attention": (16,),
+                "head_channels": 64,
+                "decoder_attention": "all",
+                "noise_features": "positional",
+            },
+            "denoiser": {"target": "eps", "scale_input": False, "noise_input": "t1000"},
+            "loss": {
+                "name": "denoising",
+                "time_sampler": {"name": "discrete", "steps": 1000},
+                "weighting": ARMS["debias"],
+            },
+            "optimizer": {"name": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0},
+            "ema": {"name": "constant", "decay": 0.9999},
+        }
+    )
     config.train.batch_size = 8
     return config

@@ -13,10 +13,12 @@ before the runs:
 3. Conflict of the bins of time, in the min_snr arm at step 200: the share g_b . S / |S|^2 of the bin with
    the least noise in the weighted sum S of the gradients of ten bins is above 0.8 under the SNR weight and
    below 0.45 under Min-SNR; the mean cosine of the weighted bins' gradients with S is at least twice as high
-   under Min-SNR (means over seeds).
+   under Min-SNR (means over seeds). The same figures at half and at all of the training are reported.
 
 `get_config("paper")`: ImageNet at 64x64 with a U-ViT; the paper reports FID 2.28 there.
 """
+
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +107,7 @@ def bin_gradients(config, state, weighting, key, bins=10):
 
     edges = np.linspace(float(process.t_min), float(process.t_max), bins + 1)
     params = state.params["denoiser"]
-    found = [gradient(params, fold(key, i), low, high) for i, (low, high) in enumerate(zip(edges, edges[1:]))]
+    found = [gradient(params, fold(key, i), low, high) for i, (low, high) in enumerate(pairwise(edges))]
     return np.asarray(found, np.float64)
 
 
@@ -130,9 +132,9 @@ def measure(config, key, priors):
             ("max_snr", weightings.truncated_snr(1.0)),
             ("min_snr", weightings.min_snr(5.0)),
         ):
-            # a tenth of the training: step 200
-            share, cosine = conflict(bin_gradients(config, snapshots[0][1], w, fold(key, 6)))
-            metrics |= {f"share_{name}": share, f"cosine_{name}": cosine}
+            for when, (_, state) in (("", snapshots[0]), ("_half", snapshots[4]), ("_end", snapshots[-1])):
+                share, cosine = conflict(bin_gradients(config, state, w, fold(key, 6)))
+                metrics |= {f"share_{name}{when}": share, f"cosine_{name}{when}": cosine}
     return metrics
 
 
@@ -147,8 +149,10 @@ def _reached(table):
 CLAIMS = {
     "final": (
         "the final FD of Min-SNR-5 is at most 0.85 of the SNR weight's and 1.05 of the best other's",
-        lambda t: t["min_snr"]["fd"].mean() <= 0.85 * t["snr"]["fd"].mean()
-        and t["min_snr"]["fd"].mean() <= 1.05 * min(t[a]["fd"].mean() for a in ("const", "snr", "max_snr")),
+        lambda t: (
+            t["min_snr"]["fd"].mean() <= 0.85 * t["snr"]["fd"].mean()
+            and t["min_snr"]["fd"].mean() <= 1.05 * min(t[a]["fd"].mean() for a in ("const", "snr", "max_snr"))
+        ),
     ),
     "faster": (
         "Min-SNR-5 reaches the final FD of the SNR weight within 0.7 of its steps, every seed",
@@ -168,11 +172,24 @@ CLAIMS = {
 def paper_config():
     """Section 4.3: ImageNet 64x64, U-ViT mid-depth, x0-prediction, cosine schedule, Min-SNR-5."""
     config = digits.base_config("small", 800000)
-    config.update({
-        "data": {"name": "tfds", "dataset": "imagenet_resized/64x64"},
-        "process": {"name": "ddpm", "steps": 1000, "betas": "cosine"},
-        "network": {"name": "uvit", "dim": 768, "depth": 17, "heads": 12, "patch": 4, "noise_features": "positional"},
-        "denoiser": {"target": "x0", "scale_input": False, "noise_input": "t1000"},
-        "loss": {"name": "denoising", "time_sampler": {"name": "discrete", "steps": 1000}, "weighting": ARMS["min_snr"]},
-    })
+    config.update(
+        {
+            "data": {"name": "tfds", "dataset": "imagenet_resized/64x64"},
+            "process": {"name": "ddpm", "steps": 1000, "betas": "cosine"},
+            "network": {
+                "name": "uvit",
+                "dim": 768,
+                "depth": 17,
+                "heads": 12,
+                "patch": 4,
+                "noise_features": "positional",
+            },
+            "denoiser": {"target": "x0", "scale_input": False, "noise_input": "t1000"},
+            "loss": {
+                "name": "denoising",
+                "time_sampler": {"name": "discrete", "steps": 1000},
+                "weighting": ARMS["min_snr"],
+            },
+        }
+    )
     return config

@@ -1,4 +1,4 @@
-"""Training and sampling for experiments: what the runner does where an experiment does not, and parts for those that do.
+"""Training and sampling for experiments: what the runner does by default, and parts for experiments that do it.
 
 The same build, Algorithm and dispatch as `genjax train`, without a workdir: the whole training is a few
 dispatches of one compiled program, its data on the device.

@@ -18,19 +18,26 @@ def base_config(scale, steps, **groups):
       **groups: replace whole groups.
     """
     smoke = scale == "smoke"
-    return ConfigDict({
-        "seed": 0,
-        "data": {"name": "digits_vector"},
-        "network": {"name": "mlp", "width": 32 if smoke else 128, "depth": 3},
-        "algorithm": {"name": "diffusion"},
-        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": {"name": "cosine", "warmup": 100}, "clip": 1.0},
-        "ema": {"name": "warmup", "decay": 0.999},
-        "precision": "float32",
-        "train": {"steps": 120 if smoke else steps, "batch_size": 16 if smoke else 128},
-        "sample": {"solver": "ddim", "grid": "uniform", "steps": 5 if smoke else 50, "clip": True},
-        "eval": {"num": 64 if smoke else 2000},
-        **groups,
-    })
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data": {"name": "digits_vector"},
+            "network": {"name": "mlp", "width": 16 if smoke else 128, "depth": 1 if smoke else 3},
+            "algorithm": {"name": "diffusion"},
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": 1e-3,
+                "schedule": {"name": "cosine", "warmup": 100},
+                "clip": 1.0,
+            },
+            "ema": {"name": "warmup", "decay": 0.999},
+            "precision": "float32",
+            "train": {"steps": 40 if smoke else steps, "batch_size": 16 if smoke else 128},
+            "sample": {"solver": "ddim", "grid": "uniform", "steps": 5 if smoke else 50, "clip": True},
+            "eval": {"num": 64 if smoke else 2000},
+            **groups,
+        }
+    )
 
 
 @cache

@@ -1,0 +1,41 @@
+"""Every published setting can be traced: init and step by shape, nothing computed, no data set needed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from genjax import build
+from genjax.cli import papers
+from genjax.cli.runner import Runner
+from genjax.data import DataSpec
+
+EXPERIMENTS = papers.find_experiments()
+DATA = {
+    # TFDS name: what its DataSpec says
+    "cifar10": DataSpec((32, 32, 3), 10, levels=256, fields=("x", "label")),
+    "imagenet_resized/64x64": DataSpec((64, 64, 3), 1000, levels=256, fields=("x", "label")),
+    "celeb_a_hq/256": DataSpec((256, 256, 3), 0, levels=256),
+    "imagenet512_latents": DataSpec((64, 64, 4), 1000, range=None, fields=("x", "label")),
+}
+# number of parameters in millions where the paper gives one, and how near
+PARAMETERS = {"ddpm": (35.7, 0.02), "edm": (55.7, 0.02), "edm2": (280, 0.02), "improved_ddpm": (120, 0.05)}
+METHODS = ("ddpm", "edm", "improved_ddpm", "debias_diffusion", "edm2", "min_snr")
+
+
+@pytest.mark.parametrize("slug", METHODS)
+def test_paper_scale_traces(slug):
+    """Catches a config that a pod would reject after hours of queueing, and networks of another size than published."""
+    config = Runner(EXPERIMENTS).module(slug).get_config("paper")
+    spec = DATA[config.data.dataset]
+    algorithm, plan = build.algorithm(config, spec), build.plan(config)
+    batch = {"x": jax.ShapeDtypeStruct((plan.batch_size, *spec.shape), jnp.float32)}
+    if "label" in spec.fields:
+        batch["label"] = jax.ShapeDtypeStruct((plan.batch_size,), jnp.int32)
+    state = jax.eval_shape(lambda batch: algorithm.init(jax.random.key(0), batch), batch)
+    after, metrics = jax.eval_shape(lambda s, b: algorithm.step(jax.random.key(0), s, b), state, batch)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
+    assert all(m.shape == () for m in metrics.values())
+    if slug in PARAMETERS:
+        millions, tolerance = PARAMETERS[slug]
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params["denoiser"])) / 1e6
+        assert count == pytest.approx(millions, rel=tolerance)

@@ -1,0 +1,36 @@
+"""Each experiment runs, two kinds of its variants at the smoke scale (`genjax reproduce --all --smoke` runs all)."""
+
+import math
+
+import pytest
+
+from genjax.cli import papers
+from genjax.cli.runner import Runner
+
+EXPERIMENTS = papers.find_experiments()
+PARTS = {
+    # slug: variants, each of another kind
+    "vdmpp": ("theorem", "digits"),
+    "unified_perspective": ("identities", "guidance"),
+    "debias_diffusion": ("lsq_debias", "net_debias"),
+    "ddpm": ("bound", "mu"),
+    "edm": ("solvers", "scaling"),
+    "improved_ddpm": ("hybrid_100",),
+    "noise_unconditional": ("target_d2", "amplification"),
+    "edm2": ("posthoc", "mp_0.02"),
+    "min_snr": ("min_snr",),
+}
+
+
+@pytest.fixture(scope="module")
+def runner():
+    return Runner(EXPERIMENTS, cache=None, scale="smoke")
+
+
+@pytest.mark.parametrize("slug, variant", [(s, v) for s, variants in PARTS.items() for v in variants])
+def test_smoke(runner, slug, variant):
+    """Catches an experiment that a change in any room has broken."""
+    measurement, _ = runner.measure(slug, variant, 0, runner.priors(slug))
+    assert measurement.metrics
+    bad = [name for name, value in measurement.metrics.items() if not math.isfinite(value)]
+    assert not bad, bad
