@@ -22,9 +22,9 @@ def dense(features, dtype, name=None, *, init=None, use_bias=True):
 
 
 def tap(module, features, name, x):
-    """Names an activation: into the dict `features`, and sown into "intermediates"; returns x."""
+    """Names an activation: into the dict `features`, and into the one sown as "intermediates"/"features"; returns x."""
     features[name] = x
-    module.sow("intermediates", name, x)
+    module.sow("intermediates", "features", {name: x}, init_fn=dict, reduce_fn=lambda a, b: a | b)
     return x
 
 

@@ -222,9 +222,18 @@ _batcher(conv_x_p, _patch_conv_x, _conv_x_native, merge=True)
 _batcher(conv_k_p, _conv_k_cpu, _conv_k_native, merge=False)
 
 
+def _varying(a):
+    """Mesh axes over which `a` varies inside a checked `shard_map`; the attribute's name depends on JAX's version."""
+    kind = jax.typeof(a)
+    return frozenset(kind.mat.varying if hasattr(kind, "mat") else getattr(kind, "vma", ()))
+
+
 def _vary_alike(x, k):
-    """Inside a checked `shard_map`, marks both as varying over the union of their mesh axes."""
-    vx, vk = (getattr(jax.typeof(a), "vma", frozenset()) for a in (x, k))
+    """Inside a checked `shard_map`, marks both as varying over the union of their mesh axes.
+
+    The transpose of the mark is the sum over devices that a replicated kernel's gradient needs.
+    """
+    vx, vk = _varying(x), _varying(k)
     x = lax.pcast(x, tuple(vk - vx), to="varying") if vk - vx else x
     return x, lax.pcast(k, tuple(vx - vk), to="varying") if vx - vk else k
 

@@ -84,7 +84,7 @@ class UNet(nn.Module):
     """
 
     out_channels: int | None = None
-    channels: int = 32
+    channels: int = 16
     multipliers: tuple = (1, 2)
     num_blocks: int = 1
     attention: tuple = (4,)
