@@ -14,8 +14,9 @@ of the nodes. Only the feature, the coordinate, the scale and the kernel's momen
   flow    m = eps - x0,  c = sigma/(alpha+sigma),    dz/du = eps - x0 with z = x/(alpha+sigma)
 
 "sigma" is EDM's frame, in which EDM's Heun is the trapezoidal rule; its coordinate diverges where
-alpha = 0, so processes that reach pure noise (flow matching) use "flow", in which a published
-flow-matching solver is the textbook rule. "noise" diverges there too and falls back to first order.
+alpha = 0. "flow" is bounded, and in it a published flow-matching solver is the textbook rule. So "auto" is
+"sigma" where alpha = 1 (the ve scale) and "flow" elsewhere. "noise" diverges at alpha = 0 too, and falls back
+to first order there.
 """
 
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def check_frame(name):
 
 
 def frame_form(name, process):
-    """The Form of a frame; "auto" is "flow" for processes of the flow scale, else "sigma"."""
+    """The Form of a frame; "auto" is "sigma" for processes of the ve scale, else "flow"."""
     if name == "auto":
-        name = "flow" if getattr(process, "scale", None) == "flow" else "sigma"
+        name = "sigma" if process.scale == "ve" else "flow"
     return FORMS[name]

@@ -91,10 +91,10 @@ def langevin_at(keys, denoiser, process, x, t, tau, steps):
 
 
 def annealed_langevin(tau=0.1, steps=5):
-    """Annealed Langevin (1907.05600, algorithm 1): `steps` moves at level t, then x is handed to s as it is.
+    """Annealed Langevin (1907.05600, algorithm 1): `steps` moves at level t, then x / alpha is handed to s.
 
     On the way to s = 0 the result is denoised. Every level needs x to equilibrate, so neighbours
-    should be close.
+    should be close; x grows at most twofold in a step, as x / alpha means nothing at alpha = 0.
 
     Args:
       tau: step size in units of sigma_t^2 (there epsilon / (2 sigma_L^2)).
@@ -107,7 +107,9 @@ def annealed_langevin(tau=0.1, steps=5):
         def denoise():
             return move(denoiser(x, t, key=fold(keys, 0)), level(process, s)).astype(x.dtype)
 
-        return choose(jnp.asarray(s) > 0, lambda: x, denoise), state.memory, info_of(None)
+        growth = jnp.minimum(process.alpha(s) / process.alpha(t), 2.0)
+        hand_over = lambda: (x * bcast(growth, x)).astype(x.dtype)
+        return choose(jnp.asarray(s) > 0, hand_over, denoise), state.memory, info_of(None)
 
     return from_step(step, evals=steps, evals_last=steps + 1)
 

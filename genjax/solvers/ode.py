@@ -48,7 +48,7 @@ def runge_kutta(tableau=RK4, frame="auto"):
     Args:
       tableau: (rows, b): the rows of the matrix below the diagonal, and the final weights. Entries may
         be traced numbers.
-      frame: "sigma", "flow", or "auto" (flow for processes of the flow scale, else sigma).
+      frame: "sigma", "flow", or "auto" (sigma for processes of the ve scale, else flow).
 
     Raises:
       ValueError: unknown frame, or a tableau whose shapes do not fit.
