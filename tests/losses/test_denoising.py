@@ -13,7 +13,7 @@ from genjax.losses.denoising import denoising, with_uncertainty
 from genjax.oracles.mixture import Mixture
 from genjax.processes import curves, gaussian
 
-N, EDGE = 100000, 6.0
+N, EDGE = 60000, 6.0
 WEIGHTINGS = {
     "elbo": w.eps(),
     "sech": w.sech(),

@@ -1,5 +1,7 @@
 """The variational bound against exact likelihoods: with the true denoiser it is tight, otherwise above."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,19 +89,22 @@ def test_prior_kl():
 @pytest.fixture(scope="module")
 def chains():
     """Mean gap of the chain's bound over the true NLL for steps x variance, with the exact denoiser."""
-    x = MIXTURE.sample(jax.random.key(0), 10000)[0]
+    x = MIXTURE.sample(jax.random.key(0), 6000)[0]
     nll = -MIXTURE.log_prob(x)
     process = gaussian.log_linear(10.0, -10.0, t_min=0.05)  # starts at log-SNR 9: the density is smooth there
     denoiser = MIXTURE.denoiser(process)
 
-    def gap(n, variance):
+    @functools.partial(jax.jit, static_argnums=1)
+    def gaps(key, n):
         grid = grids.log_snr(process, n)
-        run = jax.jit(lambda key: elbo.chain_bound(key, denoiser, process, x, grid, variance=variance))
-        bound = run(jax.random.key(1))
-        assert bound.diffusion.shape == (n - 1, 10000)
-        return float((bound.total - nll).mean())
+        bounds = [elbo.chain_bound(key, denoiser, process, x, grid, variance=v) for v in ("lower", "upper")]
+        assert bounds[0].diffusion.shape == (n - 1, len(x))
+        return [(bound.total - nll).mean() for bound in bounds]
 
-    return {(n, variance): gap(n, variance) for n in (10, 40, 160) for variance in ("lower", "upper")}
+    key, table = jax.random.key(1), {}
+    for n in (10, 40, 160):
+        table[n, "lower"], table[n, "upper"] = (float(g) for g in gaps(key, n))
+    return table
 
 
 def test_chain_is_tight_for_many_steps(chains):
@@ -110,10 +115,10 @@ def test_chain_is_tight_for_many_steps(chains):
         assert -0.02 < g[2] < small, (variance, g)
 
 
-@pytest.mark.parametrize("sampler", [tm.log_snr, tm.uniform, lambda p: tm.log_normal(p, -1.0, 1.5)])
+@pytest.mark.parametrize("sampler", [tm.log_snr, lambda p: tm.log_normal(p, -1.0, 1.5)], ids=["log_snr", "log_normal"])
 def test_continuous_bound_is_the_likelihood(sampler):
     """For likely and unlikely points alike, for the exact denoiser, whichever density draws the levels."""
-    x = MIXTURE.sample(jax.random.key(0), 3000)[0]
+    x = MIXTURE.sample(jax.random.key(0), 1500)[0]
     run = jax.jit(
         lambda key: elbo.continuous_bound(key, MIXTURE.denoiser(PROCESS), PROCESS, x, sampler(PROCESS), draws=200).total
     )
