@@ -1,6 +1,6 @@
 """Time, FLOPs and parameters of a train step of each default network.
 
-  python benchmarks/networks.py [--batch 128] [--repeats 7] [--steps 8] [--only unet dit]
+  python -m benchmarks.networks [--batch 128] [--repeats 7] [--steps 8] [--only unet dit]
 
 A step is loss, gradient and Adam update, `--steps` of them in one `lax.scan` as the train loop runs
 them. The networks take turns, and the median of the repeats is printed, so that a busy machine
