@@ -193,7 +193,7 @@ def test_reader_on_noise(single):
 
 
 def test_reader_sees_nothing_where_nothing_is():
-    empty = jnp.full((96, 16, 16, 3), -0.3)  # the batch of the test above: one compile
+    empty = jnp.full((96, 16, 16, 3), -0.3, jnp.float32)  # the batch of the test above: one compile
     found = shapes_reader.read(empty)
     assert not np.asarray(found.present).any()
     np.testing.assert_allclose(found.background, 0.35, atol=1e-6)
