@@ -29,7 +29,7 @@ from genjax.solvers.ode import dpm2, euler, heun, midpoint, ralston, rk3, rk4, r
 from genjax.solvers.sde import dpmpp_sde, euler_maruyama, reverse_diffusion
 from genjax.solvers.table import SAMPLERS, SOLVERS
 from genjax.solvers.transforms import after_step, churn, map_law, project, resample
-from genjax.solvers.unipc import unipc
+from genjax.solvers.uni_pc import unipc
 
 __all__ = [
     "GRIDS",

@@ -1,6 +1,6 @@
 """The solvers by name, and the popular samplers: each a solver and a grid."""
 
-from genjax.solvers import ancestral, exponential, grids, langevin, multistep, ode, sde, transforms, unipc
+from genjax.solvers import ancestral, exponential, grids, langevin, multistep, ode, sde, transforms, uni_pc
 
 
 def heun_churn(gamma=2**0.5 - 1, low=0.0, high=float("inf"), noise=1.0):
@@ -39,7 +39,7 @@ SOLVERS = {
     "dpmpp_3m_sde": multistep.dpmpp_3m_sde,
     "dpm_solver_2": exponential.dpm_solver_2,
     "dpm_solver_3": exponential.dpm_solver_3,
-    "unipc": unipc.unipc,
+    "unipc": uni_pc.unipc,
     "lms": multistep.lms,
     "deis": multistep.deis,
     "exponential_single": exponential.exponential_single,
@@ -82,8 +82,8 @@ SAMPLERS = {
     "DPM++ 3M SDE": (multistep.dpmpp_3m_sde(), grids.uniform),
     "DPM++ 3M SDE Karras": (multistep.dpmpp_3m_sde(), grids.karras),
     "DPM++ 3M SDE Exponential": (multistep.dpmpp_3m_sde(), grids.exponential),
-    "UniPC": (unipc.unipc(), grids.log_snr),
-    "UniPC Karras": (unipc.unipc(), grids.karras),
+    "UniPC": (uni_pc.unipc(), grids.log_snr),
+    "UniPC Karras": (uni_pc.unipc(), grids.karras),
     "DEIS": (multistep.deis(), grids.log_snr),
     "Reverse SDE": (sde.euler_maruyama(), grids.uniform),
     "Predictor-corrector": (reverse_diffusion_corrected(), grids.uniform),
