@@ -127,7 +127,7 @@ def _train(module, arrays, key, steps):
     return run(key, arrays)
 
 
-def train_classifier(train, test, architecture="cnn", *, half=None, seed=0, steps=800, role="cnn"):
+def train_classifier(train, test, architecture="cnn", *, half=None, seed=0, steps=800, role=None):
     """A classifier of a data set as an Extractor, trained or found in the cache.
 
     Args:
@@ -136,7 +136,7 @@ def train_classifier(train, test, architecture="cnn", *, half=None, seed=0, step
       half: 0 or 1 trains on that half of `train` (they are disjoint), None on all of it.
       seed: of initialization, order and noise.
       steps: of 64 examples.
-      role: middle part of the name, "digits-<role>-v1".
+      role: middle part of the name, "digits-<role>-v1"; the architecture where None.
 
     Returns:
       Extractor with features [N, 64] and logits [N, K]; it takes any x of as many values an example,
@@ -178,14 +178,14 @@ def train_classifier(train, test, architecture="cnn", *, half=None, seed=0, step
     template = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     treedef = jax.tree.structure(template)
     params = jax.tree.unflatten(treedef, [jnp.asarray(found[f"leaf{i}"]) for i in range(treedef.num_leaves)])
-    name = f"{train.name}-{role}-v{VERSION}"
+    name = f"{train.name}-{role or architecture}-v{VERSION}"
     return Extractor(name, lambda x: call(params, x), key, float(found["accuracy"]))
 
 
 def extractor(train, test, **options):
     """The feature extractor of a data set: "digits-cnn-v1" ("-mlp-" for vectors), from half 0, seed 0."""
     architecture = "cnn" if len(train.spec.shape) == 3 else "mlp"
-    return train_classifier(train, test, architecture, half=0, seed=0, role=architecture, **options)
+    return train_classifier(train, test, architecture, half=0, seed=0, **options)
 
 
 def judge(train, test, **options):

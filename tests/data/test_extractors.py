@@ -80,13 +80,13 @@ def test_halves_are_disjoint(cache, monkeypatch):
 def test_training_is_deterministic_and_keyed(monkeypatch, tmp_path):
     monkeypatch.setenv("GENJAX_CACHE", str(tmp_path))
     train, test = load("iris"), load("iris", "test")
-    first = train_classifier(train, test, "mlp", steps=60)
-    assert first.accuracy > 0.8
+    first = train_classifier(train, test, "mlp", steps=200)
+    assert first.accuracy > 0.7 and first.name == "iris-mlp-v1"  # chance is 0.33
     for file in tmp_path.iterdir():
         file.unlink()
-    second = train_classifier(train, test, "mlp", steps=60)
+    second = train_classifier(train, test, "mlp", steps=200)
     np.testing.assert_array_equal(first(test.arrays["x"])[0], second(test.arrays["x"])[0])
-    assert first.key == second.key != train_classifier(train, test, "mlp", steps=60, seed=1).key
+    assert first.key == second.key != train_classifier(train, test, "mlp", steps=200, seed=1).key
 
 
 def test_networks_take_the_sizes_that_data_have():
