@@ -215,7 +215,7 @@ CLAIMS = {
 
 
 def paper_config():
-    """Table 7, CIFAR-10, class-conditional, DDPM++ (without the augmentation of appendix F.2): 200 Mimg at batch 512."""
+    """Table 7, CIFAR-10, class-conditional, DDPM++ (no augmentation): 200 Mimg at batch 512."""
     config = digits.base_config("small", 390625)
     config.update(
         {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.cli import papers
+from genjax.cli import papers, runtime
 from genjax.cli import runner_report as report
 from genjax.cli.runner import Runner, default_cache, source_files
 
@@ -39,6 +39,7 @@ def run(args):
     if args.seeds is not None and args.seeds < 1:
         raise ValueError(f"seeds: expected at least 1, got {args.seeds}")
     results = Path(args.results or papers.results_root())
+    runtime.use_cache()
     if args.smoke:
         runner = Runner(experiments, cache=None, scale="smoke")
     else:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from genjax import build
 from genjax.cli.runner import RUNNER_FIELDS
 from genjax.core.keys import fold
+from genjax.train.evaluation import default_metrics, evaluate
 from genjax.train.feed import device_feed
 from genjax.train.loop import data_mesh, make_dispatch
 
@@ -86,3 +87,17 @@ def draw(config, spec, state, key, n, cond=None, track=0):
     sampler = build.sampler(config, parts.process, spec)
     run = jax.jit(lambda key, state, cond: sampler(key, parts.denoiser(state, track), n, cond))
     return run(key, state, cond)
+
+
+def measure_of(slug):
+    """The default `measure`: the metrics of config.eval, on the State that `train` returned."""
+
+    def measure(config, key, priors):
+        config = model_config(config)
+        dataset = build.dataset(config)
+        parts = build.parts(config, dataset.spec)
+        state = jax.tree.map(jnp.asarray, priors[slug])
+        names = build.evaluation(config).metrics or default_metrics(dataset.spec, build.is_conditional(config))
+        return evaluate(build.subject(config, parts, state, dataset, seed=seed_of(key)), names)
+
+    return measure

@@ -27,7 +27,7 @@ def base_config(scale, steps, **groups):
             "optimizer": {
                 "name": "adam",
                 "learning_rate": 1e-3,
-                "schedule": {"name": "cosine", "warmup": 100},
+                "schedule": {"name": "cosine", "warmup": 5 if smoke else 100},
                 "clip": 1.0,
             },
             "ema": {"name": "warmup", "decay": 0.999},

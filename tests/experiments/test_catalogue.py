@@ -47,20 +47,21 @@ def test_every_variant_has_a_config_and_every_claim_a_statement(runner, slug):
         assert len(statement) > 20 and callable(rule)
 
 
-@pytest.mark.parametrize("path", sorted(papers.results_root().glob("*.json")), ids=lambda p: p.stem)
-def test_committed_results_follow_from_their_figures(runner, path):
+def test_committed_results_follow_from_their_figures(runner):
     """Catches a verdict edited by hand, a claim changed after its run, and results of uncommitted code."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    numbers = {
-        variant: {m: [float(v) for v in x["values"]] for m, x in row["metrics"].items()}
-        for variant, row in stored["variants"].items()
-    }
-    judged = report.judge(runner.module(path.stem).CLAIMS, numbers)
-    assert {k: c["verdict"] for k, c in judged.items()} == {k: c["verdict"] for k, c in stored["claims"].items()}
-    assert stored["verdict"] == report.verdict(judged)
-    assert len(stored["seeds"]) >= 3
-    assert stored["git"]["dirty"] is False and len(stored["git"]["commit"]) == 40
-    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    for path in sorted(papers.results_root().glob("*.json")):
+        slug, stored = path.stem, json.loads(path.read_text(encoding="utf-8"))
+        numbers = {
+            variant: {m: [float(v) for v in x["values"]] for m, x in row["metrics"].items()}
+            for variant, row in stored["variants"].items()
+        }
+        judged = report.judge(runner.module(slug).CLAIMS, numbers)
+        said = {name: claim["verdict"] for name, claim in stored["claims"].items()}
+        assert {name: claim["verdict"] for name, claim in judged.items()} == said, slug
+        assert stored["verdict"] == report.verdict(judged), slug
+        assert len(stored["seeds"]) >= 3, slug
+        assert stored["git"]["dirty"] is False and len(stored["git"]["commit"]) == 40, slug
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG"), slug
 
 
 def test_the_catalogue_needs_no_jax():

@@ -212,3 +212,53 @@ def test_a_circle_of_priors_is_found(catalogue, tmp_path):
     circle = papers.find_experiments(tmp_path / "experiments")
     with pytest.raises(ValueError, match="trained -> base -> trained"):
         Runner(circle).priors("trained")
+
+
+PLAIN = (
+    HEADER % 3
+    + """
+from genjax.cli import runner_digits
+def get_config(scale="small"):
+    config = runner_digits.base_config("smoke", 0, process={"name": "edm"}, denoiser={"target": "edm"})
+    config.sample = {"solver": "heun", "grid": "karras", "steps": 3}
+    config.eval = {"num": 50, "metrics": ("sliced_w2",)}
+    return config
+VARIANTS = {"few": {}, "more": {"sample.steps": 6}, "wide": {"network.width": 20}}
+CLAIMS = {"any": ("distances are positive", lambda t: bool((t["few"]["sliced_w2"] > 0).all()))}
+"""
+)
+
+
+def test_an_experiment_may_be_a_config_alone(tmp_path):
+    """The default trains, samples and evaluates; variants that differ in sampling share one training."""
+    folder = tmp_path / "experiments" / "fam"
+    folder.mkdir(parents=True)
+    (folder / "plain.py").write_text(PLAIN)
+    found = papers.find_experiments(tmp_path / "experiments")
+    content, _ = run(found, "plain", tmp_path, seeds=1)
+    value = {v: row["metrics"]["sliced_w2"]["mean"] for v, row in content["variants"].items()}
+    assert len(set(value.values())) == 3
+    assert len(list((tmp_path / "cache" / "trainings" / "plain").iterdir())) == 2
+
+
+def test_snapshots_do_not_change_a_training():
+    """Catches keys or data that depend on where a training is cut."""
+    import jax
+    import numpy as np
+
+    from genjax import build
+    from genjax.cli import runner_default, runner_digits
+
+    config = runner_digits.base_config("smoke", 0, process={"name": "edm"}, denoiser={"target": "edm"})
+    dataset = build.dataset(config)
+    algorithm = build.algorithm(config, dataset.spec)
+    key = jax.random.key(3)
+    whole = runner_default.fit(algorithm, dataset.arrays, key, 8, 16)[-1]
+    parts = runner_default.fit(algorithm, dataset.arrays, key, 8, 16, snapshots=4)
+    assert [step for step, _, _ in parts] == [2, 4, 6, 8]
+    for a, b in zip(jax.tree.leaves(whole[1].params), jax.tree.leaves(parts[-1][1].params)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(parts[0][1].params), jax.tree.leaves(whole[1].params))]
+    assert max(moved) > 1e-4
+    with pytest.raises(ValueError, match="snapshots: expected a divisor of 8 steps, got 3"):
+        runner_default.fit(algorithm, dataset.arrays, key, 8, 16, snapshots=3)
