@@ -310,9 +310,10 @@ CLAIMS = {
 
 def paper_config():
     """Appendix B, CIFAR-10 unconditional (random flips left out): 800,000 steps at batch 128."""
-    config = digits.base_config("small", 800000)
-    config.update(
-        {
+    config = digits.base_config(
+        "small",
+        800000,
+        **{
             "data": {"name": "tfds", "dataset": "cifar10"},
             "process": {"name": "ddpm", "steps": 1000},
             "network": {
@@ -342,8 +343,8 @@ def paper_config():
                 "clip": 1.0,
             },
             "ema": {"name": "constant", "decay": 0.9999},
-            "sample": {"solver": {"name": "ddpm", "variance": "upper"}, "grid": "uniform", "steps": 1000, "clip": True},
-        }
+            "sample": {"solver": "ddpm", "grid": "uniform", "steps": 1000, "clip": True},
+        },
     )
     config.train.batch_size = 128
     return config

@@ -216,9 +216,10 @@ CLAIMS = {
 
 def paper_config():
     """Table 7, CIFAR-10, class-conditional, DDPM++ (no augmentation): 200 Mimg at batch 512."""
-    config = digits.base_config("small", 390625)
-    config.update(
-        {
+    config = digits.base_config(
+        "small",
+        390625,
+        **{
             "data": {"name": "tfds", "dataset": "cifar10"},
             "process": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
             "network": {"name": "unet", **unet.PRESETS["ddpmpp_cifar"]},
@@ -232,7 +233,7 @@ def paper_config():
             "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": {"name": "constant", "warmup": 19532}},
             "ema": {"name": "half_life", "steps": 977.0, "ramp_up": 0.05},
             "sample": {"solver": "heun", "grid": "karras", "steps": 18},
-        }
+        },
     )
     config.train.batch_size = 512
     return config

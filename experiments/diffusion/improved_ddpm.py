@@ -228,9 +228,10 @@ CLAIMS = {
 
 def paper_config():
     """Section 3, ImageNet 64x64: T = 4,000, cosine, L_hybrid, 200,000 steps at batch 128, 120M parameters."""
-    config = digits.base_config("small", 200000)
-    config.update(
-        {
+    config = digits.base_config(
+        "small",
+        200000,
+        **{
             "data": {"name": "tfds", "dataset": "imagenet_resized/64x64"},
             "process": _process(4000),
             "network": {
@@ -250,7 +251,7 @@ def paper_config():
             "optimizer": {"name": "adam", "learning_rate": 1e-4},
             "ema": {"name": "constant", "decay": 0.9999},
             "sample": {"solver": "ddpm", "grid": "uniform", "steps": 250, "clip": True},
-        }
+        },
     )
     config.loss.scale = 1e-3
     return config

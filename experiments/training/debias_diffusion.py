@@ -171,9 +171,10 @@ CLAIMS = {
 
 def paper_config():
     """Section 5.1: the released training command (T = 1,000, linear betas, learned sigma left out, batch 8)."""
-    config = digits.base_config("small", 500000)
-    config.update(
-        {
+    config = digits.base_config(
+        "small",
+        500000,
+        **{
             "data": {"name": "tfds", "dataset": "celeb_a_hq/256"},
             "process": {"name": "ddpm", "steps": 1000},
             "network": {
@@ -194,7 +195,7 @@ def paper_config():
             },
             "optimizer": {"name": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0},
             "ema": {"name": "constant", "decay": 0.9999},
-        }
+        },
     )
     config.train.batch_size = 8
     return config

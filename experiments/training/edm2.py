@@ -257,9 +257,10 @@ CLAIMS = {
 
 def paper_config():
     """Table 6, EDM2-S on ImageNet-512 latents (64x64x4 tensors of a prepared set): 2,147 Mimg at batch 2,048."""
-    config = digits.base_config("small", 1048576)
-    config.update(
-        {
+    config = digits.base_config(
+        "small",
+        1048576,
+        **{
             "data": {"name": "tfds", "dataset": "imagenet512_latents"},
             "process": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
             "network": {"name": "edm2_unet", **edm2.PRESETS["edm2_s"]},
@@ -280,7 +281,7 @@ def paper_config():
             "ema": {"name": "power", "stds": TRACKED},
             "precision": "bfloat16",
             "sample": {"solver": "heun", "grid": "karras", "steps": 32},
-        }
+        },
     )
     config.train.batch_size = 2048
     return config

@@ -171,9 +171,10 @@ CLAIMS = {
 
 def paper_config():
     """Section 4.3: ImageNet 64x64, U-ViT mid-depth, x0-prediction, cosine schedule, Min-SNR-5."""
-    config = digits.base_config("small", 800000)
-    config.update(
-        {
+    config = digits.base_config(
+        "small",
+        800000,
+        **{
             "data": {"name": "tfds", "dataset": "imagenet_resized/64x64"},
             "process": {"name": "ddpm", "steps": 1000, "betas": "cosine"},
             "network": {
@@ -190,6 +191,6 @@ def paper_config():
                 "time_sampler": {"name": "discrete", "steps": 1000},
                 "weighting": ARMS["min_snr"],
             },
-        }
+        },
     )
     return config

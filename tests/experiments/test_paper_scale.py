@@ -17,8 +17,9 @@ DATA = {
     "celeb_a_hq/256": DataSpec((256, 256, 3), 0, levels=256),
     "imagenet512_latents": DataSpec((64, 64, 4), 1000, range=None, fields=("x", "label")),
 }
-# number of parameters in millions where the paper gives one, and how near
-PARAMETERS = {"ddpm": (35.7, 0.02), "edm": (55.7, 0.02), "edm2": (280, 0.02), "improved_ddpm": (120, 0.05)}
+# number of parameters in millions where the paper gives one, and how near; the U-Net here resamples in residual
+# blocks where DDPM and iDDPM have single convolutions
+PARAMETERS = {"ddpm": (35.7, 0.1), "edm": (55.7, 0.02), "edm2": (280, 0.02), "improved_ddpm": (120, 0.1)}
 METHODS = ("ddpm", "edm", "improved_ddpm", "debias_diffusion", "edm2", "min_snr")
 
 
