@@ -44,6 +44,9 @@ def get_config(scale="small"):
                 "checkpoint_every": 20 if tiny else 500,
             },
             "sample": {"solver": "heun", "grid": "karras", "steps": 18, "cfg_scale": 2.0},
-            "eval": {"num": 1000},
+            "eval": {
+                "num": 1000,
+                "metrics": ("sliced_w2", "energy") if tiny else ("fd", "precision_recall", "accuracy", "bits_per_dim"),
+            },
         }
     )

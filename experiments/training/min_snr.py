@@ -169,6 +169,25 @@ CLAIMS = {
 }
 
 
+def figure(table, path):
+    """FD along the training, one line an arm, every seed thin."""
+    from matplotlib.figure import Figure
+
+    from genjax.cli.runner_report import save_figure
+
+    shares = [i / SNAPSHOTS for i in range(1, SNAPSHOTS + 1)]
+    picture = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axis = picture.add_subplot()
+    for i, arm in enumerate(table):
+        curves = np.stack([table[arm][f"fd_{share:.1f}"] for share in shares])
+        axis.plot(shares, curves, color=f"C{i}", alpha=0.3, linewidth=0.8)
+        axis.plot(shares, curves.mean(axis=1), color=f"C{i}", label=arm)
+    axis.set(xlabel="share of the training", ylabel="Frechet distance", yscale="log")
+    axis.set_title("Weights of the x0 error on the digits (arXiv 2303.09556)", fontsize=9)
+    axis.legend()
+    save_figure(picture, path)
+
+
 def paper_config():
     """Section 4.3: ImageNet 64x64, U-ViT mid-depth, x0-prediction, cosine schedule, Min-SNR-5."""
     config = digits.base_config(

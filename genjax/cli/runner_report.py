@@ -190,12 +190,12 @@ def default_figure(measured, judged, path, title):
         axis = figure.add_subplot(rows, columns, i + 1)
         names = [v for v in measured if metric in measured[v]]
         values = [np.asarray(measured[v][metric], float) for v in names]
-        axis.bar(range(len(names)), [v.mean() for v in values], color="0.8")
+        values = [v[np.isfinite(v)] for v in values]  # what is infinite is in the table, and nowhere in a picture
+        axis.bar(range(len(names)), [v.mean() if len(v) else 0.0 for v in values], color="0.8")
         for j, points in enumerate(values):
             axis.plot(np.full(len(points), j), points, "o", color="C0", markersize=4, alpha=0.7)
-        finite = np.concatenate(values)
-        finite = finite[np.isfinite(finite)]
-        if len(finite) and finite.min() > 0 and finite.max() > 30 * finite.min():
+        every = np.concatenate(values)
+        if len(every) and every.min() > 0 and every.max() > 30 * every.min():
             axis.set_yscale("log")
         axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
         axis.set_title(metric, fontsize=9)

@@ -207,6 +207,19 @@ def test_errors_name_what_was_wrong(catalogue, tmp_path):
         run(catalogue, "base", tmp_path)
 
 
+def test_figures_are_drawn(catalogue, tmp_path):
+    """Catches a figure hook that breaks after hours of measuring."""
+    import numpy as np
+
+    min_snr = Runner(papers.find_experiments()).module("min_snr")
+    table = {arm: {f"fd_{i / 10:.1f}": np.array([1.0, 2.0]) for i in range(1, 11)} for arm in min_snr.VARIANTS}
+    min_snr.figure(table, tmp_path / "a.png")
+    measured = {"v": {"small": [1.0], "inf": [float("inf")], "wide": [1e-3]}, "w": {"wide": [1e3]}}
+    report.default_figure(measured, {}, tmp_path / "b.png", "title")
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_circle_of_priors_is_found(catalogue, tmp_path):
     catalogue["base"].path.write_text(BASE + 'PRIORS = ("trained",)\n')
     circle = papers.find_experiments(tmp_path / "experiments")
