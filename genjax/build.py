@@ -166,11 +166,12 @@ def time_sampler(config, process):
 def loss(config, process, times, spec):
     """The Loss."""
     values = {"name": "denoising", **_settings(config, "loss", "time_sampler", "weighting")}
+    lookup(losses.LOSSES, values["name"], "loss.name")
     given, weighting = (process,), config.get("loss", {}).get("weighting")
     if values["name"] == "denoising":
         given = (process, times, construct(WEIGHTINGS, weighting or "eps", "loss.weighting"))
     elif weighting is not None:
-        raise ValueError(f"loss.weighting: expected none for {values['name']!r}, got {weighting!r}")
+        raise ValueError(f"loss.weighting: expected none for {values['name']!r}, got {plain(weighting)!r}")
     low, high = spec.range or (-1.0, 1.0)
     bounds = {"low": low, "high": high, "levels": spec.levels}
     made = construct(losses.LOSSES, values, "loss", *given, fixed={"times": times}, defaults=bounds)

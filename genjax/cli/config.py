@@ -112,8 +112,8 @@ def coerce(field, value, old):
 def override(config, field, text):
     """Sets `field` ("a.b.c") of a ConfigDict to what `text` says.
 
-    A group that has a name (network, solver ...) takes keys that it does not hold yet: the object
-    of that name says, when it is built, whether it knows them. A whole group is given as a dict.
+    A group takes keys that it does not hold yet: `build` says whether the object knows them. A whole
+    group is given as a dict.
 
     Raises:
       ValueError: unknown field, with the nearest right one, or a value of another type.
@@ -125,8 +125,7 @@ def override(config, field, text):
         last = i == len(rest) - 1
         if not isinstance(node, ConfigDict):
             raise ValueError(f"--config.{field}: {'.'.join(rest[:i])} is not a group of settings")
-        open_group = last and "name" in node
-        if part not in node and not open_group:
+        if part not in node and not (last and (i or part in _groups())):
             path = ".".join([*rest[:i], part])
             raise ValueError(f"--config.{field}: unknown key {path!r}{nearest(path, _fields(config))}")
         if not last:
@@ -142,6 +141,12 @@ def override(config, field, text):
         if part in node:
             del node[part]  # a ConfigDict refuses a value of another type in the place of an old one
         node[part] = value
+
+
+def _groups():
+    from genjax.build import GROUPS
+
+    return GROUPS
 
 
 def _fields(config, prefix=""):

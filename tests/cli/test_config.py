@@ -30,7 +30,9 @@ def make():
         ("eval.metrics", "is,fd", ("is", "fd")),
         ("eval.metrics", "is", ("is",)),
         ("network.name", "unet", "unet"),
-        ("network.dropout", "0.5", 0.5),  # a named group takes keys that its constructor may know
+        ("network.dropout", "0.5", 0.5),  # `build` says whether the constructor knows it
+        ("train.keep", "3", 3),
+        ("precision", "bfloat16", "bfloat16"),  # a group of `build` that this config does not hold
         ("train.rate", "1", 1.0),
         ("train.rate", "1e-3", 1e-3),
         ("train.rate", "-2.5", -2.5),
@@ -52,7 +54,8 @@ def test_override_sets_the_value_in_the_type_of_the_old_one(field, text, value):
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("train.step", "3", r"--config\.train\.step: unknown key 'train\.step'; did you mean 'train\.steps'\?"),
+        ("sed", "3", r"--config\.sed: unknown key 'sed'; did you mean 'seed'\?"),
+        ("network.nose.x", "3", r"--config\.network\.nose\.x: unknown key 'network\.nose'; did you mean"),
         ("trian.steps", "3", r"unknown key 'trian'; did you mean 'train'\?"),
         ("train.steps", "ten", r"--config\.train\.steps: expected int such as 10, got 'ten'"),
         ("train.steps", "1.5", r"expected int such as 10, got 1\.5"),
