@@ -304,3 +304,24 @@ def test_labels_for_an_unconditional_model(tmp_path, capsys):
     fails([*argv, "--labels=1"], "--labels: the model of this workdir is unconditional", capsys)
     assert main([*argv, "--steps=2"]) == 0
     assert np.load(tmp_path / "x.npz").files == ["x"]
+
+
+def _on_eight_devices(*argv):
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    argv = [sys.executable, "-m", "genjax.cli.main", "train", f"--config={CONFIG}", "--quiet", *argv]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=180, env=env)
+
+
+def test_eight_devices_give_the_losses_of_one(trained, tmp_path):
+    """The batch is split over the devices; every sample keeps its key, so only the order of sums differs."""
+    out = _on_eight_devices(f"--workdir={tmp_path}/w")
+    assert out.returncode == 0 and "8 device(s)" in out.stdout, out.stderr
+    one, eight = ([r["loss"] for r in read_metrics(path / "metrics.jsonl")] for path in (trained, tmp_path / "w"))
+    np.testing.assert_allclose(one, eight, rtol=1e-3)
+
+
+def test_batch_not_divisible_by_the_devices(tmp_path):
+    out = _on_eight_devices(f"--workdir={tmp_path}/w", "--config.train.batch_size=30")
+    message = "train.batch_size: expected a multiple of the number of devices, 8, got 30"
+    assert out.returncode == 2 and out.stderr == f"genjax train: error: {message}\n"
+    assert not (tmp_path / "w").exists()
