@@ -4,6 +4,7 @@ With `to_zero` (the default) the first n times run from t_max to t_min and the l
 itself; otherwise the n + 1 times run from t_max to t_min, and `grid[::-1]` inverts. All times differ.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -69,6 +70,27 @@ def cosine(process, n, to_zero=True):
     return _finish(process, process.time(-2 * jnp.log(jnp.tan(high + u * (low - high)))), to_zero)
 
 
+def logistic(process, n, center=-1.2, width=1.5, to_zero=True):
+    """Levels log(sigma / alpha) at equal quantiles of a logistic law, cut to the process's range.
+
+    Puts the steps where the denoiser changes: the first step crosses the levels that drown the data, the last
+    those far below it. Wide, it is `log_snr`.
+
+    Args:
+      center: log(sigma / alpha) of the middle: about the log of the data's scale, between its
+        standard deviation and that of its finest detail.
+      width: scale of the law; 1 to 2.
+    """
+    u = _fractions(n, to_zero)
+    high, low = ((-half - center) / width for half in _half_ends(process))
+    # quantile = logit(a + u (b - a)) with a, b the law at the ends; both tails in logarithms
+    log_below, log_above = (
+        jnp.logaddexp(jnp.log1p(-u) + f(sign * high), jnp.log(u) + f(sign * low))
+        for f, sign in ((jax.nn.log_sigmoid, 1), (jax.nn.log_sigmoid, -1))
+    )
+    return _finish(process, process.time(-2 * (center + width * (log_below - log_above))), to_zero)
+
+
 SPACINGS = ("linspace", "leading", "trailing")
 
 
@@ -109,5 +131,6 @@ GRIDS = {
     "log_snr": log_snr,
     "exponential": exponential,
     "cosine": cosine,
+    "logistic": logistic,
     "respaced": respaced,
 }

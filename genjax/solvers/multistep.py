@@ -67,13 +67,17 @@ def past_weights(nodes, moments, order, rule):
       nodes: theta_0 = 0 and those of the past.
       moments: n -> int kernel theta^n.
       order: scalar or [B], 1 ... len(nodes).
-      rule: "exact", or "midpoint": at order 2, moment_0 / 2 in the place of moment_1.
+      rule: "exact", or "midpoint", the published DPM-Solver++: at order 2 moment_0 / 2 in the place of
+        moment_1, at order 3 half of moment_2. The latter is only of second order, but extrapolates
+        less and is the better one where steps are large.
     """
     weights = [jnp.zeros(()) for _ in nodes[1:]]
     for q in range(2, len(nodes) + 1):
         m = [moments(n) for n in range(q)]
-        if q == 2 and rule == "midpoint":
+        if rule == "midpoint" and q == 2:
             m[1] = m[0] / 2
+        if rule == "midpoint" and q == 3:
+            m[2] = m[2] / 2
         new = lagrange_weights(nodes[:q], m)[1:]
         weights = [jnp.where(order == q, new[j], w) if j < q - 1 else w for j, w in enumerate(weights)]
     return weights
@@ -139,9 +143,9 @@ def dpmpp_2m(rule="midpoint"):
     return exponential_multistep(2, "data", rule=rule)
 
 
-def dpmpp_3m():
-    """DPM-Solver++ of order 3, multistep."""
-    return exponential_multistep(3, "data")
+def dpmpp_3m(rule="midpoint"):
+    """DPM-Solver++(3M), its published weights (see `past_weights`); "exact" is of third order."""
+    return exponential_multistep(3, "data", rule=rule)
 
 
 def dpmpp_1_sde(eta=1.0):
@@ -154,9 +158,9 @@ def dpmpp_2m_sde(eta=1.0, rule="midpoint"):
     return exponential_multistep(2, "data", eta, rule)
 
 
-def dpmpp_3m_sde(eta=1.0):
-    """The third-order form of `dpmpp_2m_sde`."""
-    return exponential_multistep(3, "data", eta)
+def dpmpp_3m_sde(eta=1.0, rule="midpoint"):
+    """The form of `dpmpp_2m_sde` with three nodes."""
+    return exponential_multistep(3, "data", eta, rule)
 
 
 def deis(order=3):

@@ -31,12 +31,14 @@ def _two_node_weight(variant, h, node):
     return b / (2 * node)
 
 
-def unipc(order=3, variant="B2"):
+def unipc(order=3, variant="B2", final_order=2):
     """UniPC in the data form.
 
     Args:
       order: of the predictor, 1 to 4; the corrector has one more.
       variant: "B1" (B(h) = h) or "B2" (B(h) = e^h - 1); they differ where two nodes are used.
+      final_order: the predictor's order on the step to t_min, after which only the first-order step to 0 is
+        left; None for `order`.
 
     Raises:
       ValueError: unknown order or variant.
@@ -92,6 +94,8 @@ def unipc(order=3, variant="B2"):
         base = bcast(to.sigma / at.sigma, x) * x + bcast(to.alpha * shrink, x) * m_0
         nodes = past_nodes(memory.history, at.half, h)[:order]
         used = jnp.where(live, jnp.minimum(memory.history.count + 1, order), 1)
+        if final_order is not None:
+            used = jnp.where(s <= process.t_min * (1 + 1e-4), jnp.minimum(used, final_order), used)
         x_next = base
         for w, m in zip(weights(nodes, h, used), memory.history.features):
             x_next = x_next + bcast(to.alpha * w, x) * (m - m_0)

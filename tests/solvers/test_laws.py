@@ -23,10 +23,11 @@ ORDERS = {
     "dpm2": 2,
     "dpmpp_2s": 2,
     "dpmpp_2m": 2,
+    "dpmpp_3m": 2,  # as published
     "dpm_solver_2": 2,
     "rk3": 3,
     "dpmpp_3s": 3,
-    "dpmpp_3m": 3,
+    "exponential_multistep": 3,
     "dpm_solver_3": 3,
     "deis": 3,
     "rk4": 4,
@@ -42,7 +43,7 @@ WEAK_ORDERS = {
     "dpmpp_2s_ancestral": 1,
     "dpmpp_1_sde": 1,
     "dpmpp_2m_sde": 2,
-    "dpmpp_3m_sde": 3,
+    "dpmpp_3m_sde": 2,
     "euler_maruyama": 1,
     "reverse_diffusion": 1,
 }
@@ -58,7 +59,6 @@ SAME = {
     "dpmpp_1": "euler",
     "second_order": "heun",
     "exponential_single": "dpmpp_2s",
-    "exponential_multistep": "dpmpp_3m",
 }
 
 
