@@ -1,0 +1,1 @@
+"""The console command, one module a subcommand; nothing heavy is imported before it is needed."""

@@ -112,7 +112,8 @@ class Progress:
         now = time.monotonic()
         rate = (step - self.start) / max(now - self.began, 1e-9)
         left = duration((self.steps - step) / rate) if rate else "?"
-        note = f"{rate:.1f} steps/s" + ("" if loss is None else f"  loss {loss:.4g}") + f"  {left} left"
+        pace = f"{rate:.1f} steps/s" if rate else "compiled"
+        note = pace + ("" if loss is None else f"  loss {loss:.4g}") + f"  {left} left"
         if self.bar:
             self.bar.update(self.task, completed=step, note=note)
         elif now - self.last >= self.every or step == self.steps:
