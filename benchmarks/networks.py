@@ -30,7 +30,7 @@ def train_step(name, batch, fields):
     x = jax.random.normal(jax.random.key(0), shape)
     label = jnp.arange(batch) % 10
     args = (x,) if name in CLASSIFIERS else (x, jnp.linspace(-1, 1, batch), {"label": label})
-    params = jax.jit(module.init)(jax.random.key(1), *args)
+    params = jax.jit(module.init)(jax.random.key(1, impl="rbg"), *args)
     optimizer = optax.adam(1e-3)
 
     def loss(params):
