@@ -91,7 +91,7 @@ VARIANTS = {
 
 def measure_sampler(config, key):
     """Sliced W2 of ancestral samples over that of two sets of data."""
-    draws, steps = {"small": (4000, 1000), "smoke": (50, 20)}[config.scale]
+    draws, steps = {"small": (4000, 1000), "smoke": (50, 50)}[config.scale]
     process, mixture = gaussian.ddpm(steps), ring(8, 0.7, 0.05)
     denoiser = mixture.denoiser(process)
     data = np.asarray(mixture.sample(jax.random.fold_in(key, 0), 5 * draws)[0]).reshape(5, draws, 2)
@@ -112,7 +112,7 @@ def measure_sampler(config, key):
 
 def measure_bound(config, key):
     """The bound as a sum of KL terms and as a log-ratio of chains, against the true likelihood; nats an example."""
-    draws, steps = {"small": (4000, 1000), "smoke": (50, 20)}[config.scale]
+    draws, steps = {"small": (4000, 1000), "smoke": (50, 50)}[config.scale]
     process, mixture = gaussian.ddpm(steps), ring(8, 0.7, 0.05)
     denoiser = mixture.denoiser(process)
     grid = grids.uniform(process, steps)

@@ -11,8 +11,8 @@ EXPERIMENTS = papers.find_experiments()
 PARTS = {
     # slug: variants, each of another kind
     "vdmpp": ("theorem", "digits"),
-    "unified_perspective": ("identities", "guidance"),
-    "debias_diffusion": ("lsq_debias", "net_debias"),
+    "unified_perspective": ("identities", "elbo_score"),
+    "debias_diffusion": ("lsq_debias",),
     "ddpm": ("bound", "mu"),
     "edm": ("solvers", "scaling"),
     "improved_ddpm": ("hybrid_100",),
