@@ -1,7 +1,10 @@
-"""Losses: (key, models, batch) -> ([B], aux), with one value a sample."""
+"""Losses: (key, models, batch) -> ([B], aux), with one value a sample; weightings, time samplers, the exact bound."""
 
-from genjax.losses.denoising import denoising
+from genjax.losses.denoising import denoising, with_uncertainty
+from genjax.losses.elbo import Bound, chain_bound, continuous_bound
+from genjax.losses.times import SPREADS, TIME_SAMPLERS, TimeSampler
 from genjax.losses.variational import hybrid, variational
+from genjax.losses.weightings import WEIGHTINGS
 
 LOSSES = {
     # "denoising": (process, times, weighting, ...); the others: (process, steps, times, ...)
@@ -9,3 +12,18 @@ LOSSES = {
     "variational": variational,
     "hybrid": hybrid,
 }
+
+__all__ = [
+    "LOSSES",
+    "SPREADS",
+    "TIME_SAMPLERS",
+    "WEIGHTINGS",
+    "Bound",
+    "TimeSampler",
+    "chain_bound",
+    "continuous_bound",
+    "denoising",
+    "hybrid",
+    "variational",
+    "with_uncertainty",
+]
