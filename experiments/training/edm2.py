@@ -62,7 +62,7 @@ def get_config(scale="small"):
     config = digits.base_config(
         scale,
         steps,
-        network={"name": "edm2_mlp", "width": 128, "depth": 3},
+        network={"name": "edm2_mlp", "width": 128, "depth": 1 if scale == "smoke" else 3},
         process={"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
         denoiser={"target": "edm", "sigma_data": 0.5, "scale_input": True},
         loss={

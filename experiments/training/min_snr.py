@@ -79,17 +79,18 @@ def train(config, key, priors):
     return [(step, state) for step, state, _ in snapshots]
 
 
-def bin_gradients(config, state, weighting, key, bins=10):
-    """Gradients [bins, P] of the weighted loss on ten equal bins of time, least noise first."""
+def bin_gradients(config, weighting, bins=10):
+    """(State, key) -> gradients [bins, P] of the weighted loss on ten equal bins of time, least noise first."""
     model = run.model_config(config)
     dataset = build.dataset(model)
     parts = build.parts(model, dataset.spec)
     process, draws = parts.process, 768 if config.scale != "smoke" else 32
     loss = denoising(process, parts.times, weighting)
     x = jnp.asarray(dataset.arrays["x"])
+    edges = np.linspace(float(process.t_min), float(process.t_max), bins + 1)
 
     @jax.jit
-    def gradient(params, key, low, high):  # a bin has draws of its own: common ones would make gradients agree
+    def gradient(state, key, low, high):  # a bin has draws of its own: common ones would make gradients agree
         batch = {"x": x[jax.random.randint(fold(key, 0), (draws,), 0, len(x))]}
 
         def mean_loss(params):
@@ -102,13 +103,13 @@ def bin_gradients(config, state, weighting, key, bins=10):
             values, _ = loss(fold(key, 1), {"denoiser": parts.denoise(fn), "times": times}, batch)
             return jnp.mean(values)
 
-        leaves = jax.tree.leaves(jax.grad(mean_loss)(params))
-        return jnp.concatenate([g.ravel() for g in leaves])
+        return jnp.concatenate([g.ravel() for g in jax.tree.leaves(jax.grad(mean_loss)(state.params["denoiser"]))])
 
-    edges = np.linspace(float(process.t_min), float(process.t_max), bins + 1)
-    params = state.params["denoiser"]
-    found = [gradient(params, fold(key, i), low, high) for i, (low, high) in enumerate(pairwise(edges))]
-    return np.asarray(found, np.float64)
+    def all_bins(state, key):
+        found = [gradient(state, fold(key, i), low, high) for i, (low, high) in enumerate(pairwise(edges))]
+        return np.asarray(found, np.float64)
+
+    return all_bins
 
 
 def conflict(gradients):
@@ -121,8 +122,9 @@ def conflict(gradients):
 def measure(config, key, priors):
     snapshots = priors["min_snr"]
     metrics = {}
+    draw = run.drawer(config, digits.spec(), config.eval.num)
     for step, state in snapshots:
-        x = run.draw(config, digits.spec(), state, fold(key, 5), config.eval.num)
+        x = draw(fold(key, 5), state)
         metrics[f"fd_{round(10 * step / snapshots[-1][0]) / 10:.1f}"] = digits.frechet(x)
     metrics["fd"] = metrics["fd_1.0"]
     if config.loss.weighting.name == "min_snr":
@@ -132,8 +134,9 @@ def measure(config, key, priors):
             ("max_snr", weightings.truncated_snr(1.0)),
             ("min_snr", weightings.min_snr(5.0)),
         ):
+            gradients = bin_gradients(config, w)
             for when, (_, state) in (("", snapshots[0]), ("_half", snapshots[4]), ("_end", snapshots[-1])):
-                share, cosine = conflict(bin_gradients(config, state, w, fold(key, 6)))
+                share, cosine = conflict(gradients(state, fold(key, 6)))
                 metrics |= {f"share_{name}{when}": share, f"cosine_{name}{when}": cosine}
     return metrics
 

@@ -80,13 +80,17 @@ def denoiser_of(config, spec, state, track=0):
     return parts.denoiser(state, track), parts.process
 
 
-def draw(config, spec, state, key, n, cond=None, track=0):
-    """n samples [n, ...] as config.sample says, in one program."""
+def drawer(config, spec, n, cond=None, track=0):
+    """`draw(key, state) -> [n, ...]` as config.sample says, one program for every State."""
     config = model_config(config)
     parts = build.parts(config, spec)
     sampler = build.sampler(config, parts.process, spec)
-    run = jax.jit(lambda key, state, cond: sampler(key, parts.denoiser(state, track), n, cond))
-    return run(key, state, cond)
+    return jax.jit(lambda key, state: sampler(key, parts.denoiser(state, track), n, cond))
+
+
+def draw(config, spec, state, key, n, cond=None, track=0):
+    """n samples of one State."""
+    return drawer(config, spec, n, cond, track)(key, state)
 
 
 def measure_of(slug):
