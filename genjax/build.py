@@ -208,7 +208,7 @@ def make_sampler(
     process,
     shape,
     *,
-    solver="heun",
+    solver=None,
     grid=None,
     steps=18,
     cfg_scale=1.0,
@@ -219,8 +219,8 @@ def make_sampler(
     """`sampler(key, denoiser, n, cond) -> [n, *shape]`: what config.sample means.
 
     Args:
-      solver: a name in SOLVERS, or a group; or a popular name, such as "DPM++ 2M Karras", in SAMPLERS, which
-        says the grid too.
+      solver: a name in SOLVERS, or a group; "heun" where None; or a popular name in SAMPLERS, such as
+        "DPM++ 2M Karras", which says the grid too.
       grid: a name in GRIDS, or a group; "karras" where None.
       steps: of the solver.
       cfg_scale: w of classifier-free guidance, uncond + w (cond - uncond); 1 for none.
@@ -238,6 +238,7 @@ def make_sampler(
         made, make_grid = solvers.SAMPLERS[solver]
         times = make_grid(process, steps)
     else:
+        solver = solver or "heun"
         names = {**solvers.SAMPLERS, **solvers.SOLVERS} if isinstance(solver, str) else solvers.SOLVERS
         made = construct(names, solver, "sample.solver")
         times = construct(solvers.GRIDS, grid or "karras", "sample.grid", process, steps)

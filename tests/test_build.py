@@ -110,6 +110,11 @@ def test_sampler_by_solver_and_grid_or_by_popular_name(data):
     group = like(solver={"name": "heun_churn", "gamma": 0.0}, steps=6)
     np.testing.assert_allclose(group, like(solver="heun", steps=6), rtol=1e-5, atol=1e-5)
     assert np.abs(like(clip=True, steps=6)).max() <= 1 + 1e-5
+    config = make(sample__solver={"name": "ddpm", "variance": "upper"})
+    wide = build.sampler(config, process, data.spec)(jax.random.key(0), exact, 2)
+    assert not np.array_equal(
+        wide, build.sampler(make(sample__solver="ddpm"), process, data.spec)(jax.random.key(0), exact, 2)
+    )
 
 
 def _gaussian(process, x, t):

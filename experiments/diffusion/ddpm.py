@@ -343,7 +343,7 @@ def paper_config():
                 "clip": 1.0,
             },
             "ema": {"name": "constant", "decay": 0.9999},
-            "sample": {"solver": "ddpm", "grid": "uniform", "steps": 1000, "clip": True},
+            "sample": {"solver": {"name": "ddpm", "variance": "upper"}, "grid": "uniform", "steps": 1000, "clip": True},
         },
     )
     config.train.batch_size = 128
