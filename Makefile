@@ -1,4 +1,4 @@
-# make demo: from nothing to measured samples of digits.   make test: lint-free setup and the tests.
+# make demo: from nothing to measured samples of digits.   make test: the same from nothing, and the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "pictures: $(DEMO)/samples.png (a row a class), $(DEMO)/loss.png; figures: $(DEMO)/metrics.json"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
