@@ -97,13 +97,13 @@ def sample(keys, denoiser, process, solver, grid, x, cond=None, *, path=False, u
     if cond is not None:
         denoiser = bind_cond(denoiser, cond)
 
-    def body(state, inputs):
-        i, t, s = inputs
-        state, _ = solver.step(fold(keys, i), denoiser, process, state, t, s)
-        return state, (state.x if path else None)
+    def body(carry, _):
+        i, state = carry
+        state, _ = solver.step(fold(keys, i), denoiser, process, state, grid[i], grid[i + 1])
+        return (i + 1, state), (state.x if path else None)
 
-    steps = jnp.arange(grid.shape[0] - 1)
-    state, states = jax.lax.scan(body, solver.init(x, grid[0]), (steps, grid[:-1], grid[1:]), unroll=unroll)
+    start = (jnp.zeros((), jnp.int32), solver.init(x, grid[0]))
+    (_, state), states = jax.lax.scan(body, start, None, grid.shape[0] - 1, unroll=unroll)
     return (state.x, states) if path else state.x
 
 

@@ -103,21 +103,24 @@ def test_interval_in_noise_levels(batched):
 
 def test_interval_skips_the_second_evaluation():
     """Outside the interval only one evaluation runs (a `where` instead of a branch would run both)."""
-    process, calls = gaussian.vp(), []
+    process, rows = gaussian.vp(), []
     inner = MIXTURE.denoiser(process)
 
     def counting(x, t, cond=None, key=None):
-        jax.debug.callback(lambda: calls.append(1))
+        jax.debug.callback(lambda: rows.append(x.shape[0]))
         return inner(x, t, cond, key)
 
-    run = jax.jit(lambda t: cfg(4.0, (0.2, 2.0))(counting, process)(X, t, COND).x0)
-    counts = []
-    for r in (0.1, 0.5):
-        calls.clear()
-        run(process.time(-2 * jnp.log(r))).block_until_ready()
-        jax.effects_barrier()
-        counts.append(len(calls))
-    assert counts == [1, 2]
+    for one_call in (True, False):
+        run = jax.jit(
+            lambda t, one_call=one_call: cfg(4.0, (0.2, 2.0), one_call=one_call)(counting, process)(X, t, COND).x0
+        )
+        counts = []
+        for r in (0.1, 0.5):
+            rows.clear()
+            run(process.time(-2 * jnp.log(r))).block_until_ready()
+            jax.effects_barrier()
+            counts.append(sum(rows))
+        assert counts == [6, 12]
 
 
 def test_keys_reach_both_halves_alike():
@@ -130,8 +133,8 @@ def test_keys_reach_both_halves_alike():
         return Prediction(x0=z + shift, eps=(x - z - shift) / process.sigma(0.5))
 
     keys = sample_keys(jax.random.key(0), 6)
-    two = cfg(2.0)(noisy, process)(X, 0.5, COND, keys)
-    one = cfg(2.0, one_call=True)(noisy, process)(X, 0.5, COND, keys)
+    two = cfg(2.0, one_call=False)(noisy, process)(X, 0.5, COND, keys)
+    one = cfg(2.0)(noisy, process)(X, 0.5, COND, keys)
     close(one.x0, two.x0)
     z = draw(jax.random.normal, keys, X.shape)
     close(one.x0 - z, jnp.broadcast_to(2.0 * COND["label"][:, None] + 1.0, X.shape), 1e-5)  # y + (y + 1)
@@ -186,7 +189,8 @@ def test_rescale_restores_the_spread():
     x0 = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
 
     def denoiser(x, t, cond=None, key=None):
-        value = jnp.where((cond["label"] < 0)[:, None, None, None], 0.2 * x0, x0)
+        base = jnp.tile(x0, (x.shape[0] // 3, 1, 1, 1))
+        value = jnp.where((cond["label"] < 0)[:, None, None, None], 0.2 * base, base)
         return Prediction(value, (x - process.alpha(t) * value) / process.sigma(t))
 
     x, cond, t = jax.random.normal(jax.random.key(2), x0.shape), {"label": jnp.arange(3)}, 0.5

@@ -34,7 +34,7 @@ def compiled(solver_name, process_name):
     """(keys or None, mixture, process, x, grid, steps) -> x."""
     solver = SOLVERS[solver_name]()
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is the cost here
     def f(keys, mixture, process, x, grid, steps):
         return run(solver, keys, mixture.denoiser(process), process, x, grid, steps)
 

@@ -1,5 +1,7 @@
 """What every solver keeps, whatever its mathematics; and what wrappers of solvers keep."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,28 +33,26 @@ def with_batched_times(keys, solver, denoiser, process, grid, x):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_conformance(name):
-    """One program a solver: finite to sigma = 0 from pure noise, dtype and shape kept, no retrace, a sample not
-    changed by its batch, times as [B] equal to scalars, finite gradients in x and in the denoiser.
+    """One program a solver: finite to sigma = 0 from pure noise, dtype and shape kept, no retrace, finite gradients
+    in x and in the denoiser; a smaller batch with times as [B] gives its samples unchanged.
     """
     solver, process, traces = SOLVERS[name](), gaussian.flow(), []
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is the cost here
     def program(key, mixture, process, grid, x):
         traces.append(1)
         run = lambda mixture, x: sample(key, mixture.denoiser(process), process, solver, grid, x)
         out, pullback = jax.vjp(run, mixture, x)
         grads = pullback(jnp.ones_like(out))
-        denoiser = mixture.denoiser(process)
-        return out, grads, run(mixture, x[:2]), with_batched_times(key, solver, denoiser, process, grid, x)
+        return out, grads, with_batched_times(key, solver, mixture.denoiser(process), process, grid, x[:2])
 
     x = jax.random.normal(jax.random.key(1), (3, 2))
-    out, grads, small, batched = program(jax.random.key(0), MIXTURE, process, grids.uniform(process, 5), x)
+    out, grads, part = program(jax.random.key(0), MIXTURE, process, grids.uniform(process, 5), x)
     assert out.shape == x.shape and out.dtype == x.dtype
     assert jnp.isfinite(out).all()
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     assert jnp.abs(grads[0].means).max() > 0
-    np.testing.assert_allclose(small, out[:2], atol=2e-5)
-    np.testing.assert_allclose(batched, out, atol=2e-5)
+    np.testing.assert_allclose(part, out[:2], atol=2e-5)
     again = program(jax.random.key(7), ring(4, 0.9, 0.3), gaussian.flow(2e-3), grids.log_snr(process, 5), x + 1)[0]
     assert len(traces) == 1 and jnp.isfinite(again).all()
 
