@@ -1,12 +1,12 @@
 """Parts that all networks share: normalization, resampling, embeddings of numbers, attention, taps."""
 
 from collections.abc import Callable
+from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from scipy.special import ndtri
 
 zeros = nn.initializers.zeros
 
@@ -178,7 +178,8 @@ class Fourier(nn.Module):
     @nn.compact
     def __call__(self, values):
         index = np.arange(self.dim)
-        f = np.asarray(self.bandwidth * ndtri((index + 0.5) / self.dim), np.float32)
+        quantiles = [NormalDist().inv_cdf((i + 0.5) / self.dim) for i in range(self.dim)]
+        f = np.asarray(self.bandwidth * np.array(quantiles), np.float32)
         phi = np.asarray((index * (np.sqrt(5) - 1) / 2) % 1, np.float32)  # the golden-ratio sequence
         if self.stored:
             f = jax.lax.stop_gradient(self.param("frequencies", lambda _: jnp.asarray(f)))
