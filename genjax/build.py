@@ -16,6 +16,9 @@ so the rooms' dictionaries (PROCESSES, NETWORKS, SOLVERS ...) and signatures are
   train       genjax.train.loop.Plan
   sample      {solver, grid, steps, cfg_scale, ...}  `make_sampler`
   eval        genjax.train.evaluation.evaluate
+  mesh        {data, fsdp, tensor}: sizes, -1 for the rest   genjax.train.sharding
+  sharding    {rules, min_size}: where parameters lie, genjax.train.sharding
+  parallel    "mesh" or "pmap"
 
 Everything is checked before anything is compiled; each error names the field, and the nearest right name.
 """
@@ -43,6 +46,7 @@ from genjax.train.hooks import sample_hook
 from genjax.train.loop import Hook, Plan
 from genjax.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from genjax.train.pictures import check_picture
+from genjax.train.sharding import MIN_SIZE, PMAP_AXIS, make_layout
 
 GROUPS = (
     "seed",
@@ -59,6 +63,9 @@ GROUPS = (
     "train",
     "sample",
     "eval",
+    "mesh",
+    "sharding",
+    "parallel",
 )
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 POST_UPDATES = {"force_normalize": force_normalize}  # what is done to the weights after each update
@@ -102,6 +109,27 @@ def seed(config):
 def plan(config):
     """The Plan of a training."""
     return Plan(**check_arguments(_settings(config, "train"), [Plan], "train"))
+
+
+def sharding_rules(config):
+    """{"rules", "min_size"} of config.sharding."""
+    values = check_arguments(_settings(config, "sharding"), [make_layout], "sharding", hidden=_NOT_SHARDING)
+    return {"rules": tuple(values.get("rules", ())), "min_size": values.get("min_size", MIN_SIZE)}
+
+
+_NOT_SHARDING = ("mesh", "parallel", "devices")
+
+
+def layout(config, devices=None):
+    """The Layout of the groups mesh, sharding and parallel; all devices along "data" by default."""
+    mesh = config.get("mesh")
+    mesh = None if mesh is None else dict(mesh)
+    return make_layout(mesh, **sharding_rules(config), parallel=config.get("parallel", "mesh"), devices=devices)
+
+
+def axis_name(config):
+    """The axis that the recipe averages over: under pmap, else None."""
+    return PMAP_AXIS if config.get("parallel") == "pmap" else None
 
 
 def dataset(config, split="train"):
@@ -287,6 +315,7 @@ def parts(config, spec):
         sampler(config, corruption, spec),
     )
     values.update(sampler=draws, times=times, uncertainty=uncertainty, post_update=after, drop=drop)
+    values.update(axis_name=axis_name(config))
     try:
         algorithm = recipe(net, denoise, objective, update, average, **values)
     except ValueError as error:
@@ -366,9 +395,9 @@ def plain(node):
     return node.to_dict() if hasattr(node, "to_dict") else node
 
 
-def feed(config, dataset, sharding=None):
-    """The Feed of a training on a Dataset."""
+def feed(config, dataset, layout=None):
+    """The Feed of a training on a Dataset, placed by a Layout (the first device where None)."""
     p = plan(config)
     if dataset.arrays is not None:
-        return device_feed(dataset.arrays, p.batch_size, seed(config), sharding)
-    return stream_feed(dataset, p.batch_size, seed(config), sharding)
+        return device_feed(dataset.arrays, p.batch_size, seed(config), layout and layout.replicated)
+    return stream_feed(dataset, p.batch_size, seed(config), layout and layout.batch)

@@ -12,6 +12,8 @@ COMMANDS = {
     "sample": ("genjax.cli.sample", "draw samples from a trained model"),
     "evaluate": ("genjax.cli.evaluate", "measure a trained model"),
     "reproduce": ("genjax.cli.reproduce", "measure a paper's claim over several seeds"),
+    "compile": ("genjax.cli.compile", "size a training for a TPU slice, on any machine"),
+    "export": ("genjax.cli.export", "write the sampler as one file that needs only JAX"),
     "papers": ("genjax.cli.papers", "list the papers reproduced here"),
 }
 

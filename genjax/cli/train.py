@@ -2,8 +2,10 @@
 
   genjax train --config=diffusion/edm_digits --workdir=runs/digits
   genjax train --config=diffusion/edm_digits --workdir=runs/wide --config.network.channels=64
+  genjax train --config=diffusion/edm_digits --workdir=runs/split --config.mesh="{'data': -1, 'fsdp': 8}"
 
-Any value of the config is overridden by --config.KEY=VALUE.
+Any value of the config is overridden by --config.KEY=VALUE. A training runs on all devices; where it spans
+several machines, start it on each with --distributed, or with an address and numbers (docs/scaling.md).
 """
 
 import sys
@@ -17,6 +19,10 @@ def add_arguments(parser):
     )
     parser.add_argument("--workdir", required=True, help="directory of the run; made where missing")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--distributed", action="store_true", help="join the processes that JAX detects")
+    parser.add_argument("--coordinator", help="host:port of process 0, where JAX detects nothing")
+    parser.add_argument("--processes", type=int, help="number of processes")
+    parser.add_argument("--process-id", type=int, help="index of this process")
 
 
 def run(args):
@@ -24,27 +30,42 @@ def run(args):
     from genjax.cli import config as configs
     from genjax.cli import runtime
 
+    numbers = (args.coordinator, args.processes, args.process_id)
+    if args.distributed or any(value is not None for value in numbers):
+        from genjax.train.multihost import initialize
+
+        initialize(*numbers)
     config = configs.load(args.config) if args.config else runtime.stored_config(args.workdir)
     for field, text in args.overrides:
         configs.override(config, field, text)
     runtime.use_cache()
+    import jax
+
     from genjax import build
-    from genjax.train import loop
+    from genjax.train import loop, multihost
 
     plan, seed = build.plan(config), build.seed(config)
     build.check_groups(config)
-    mesh = loop.data_mesh()
-    loop.check_plan(plan, mesh.shape["data"])
+    layout = build.layout(config)
+    loop.check_plan(plan, layout.parts)
     data = build.dataset(config)
     parts = build.parts(config, data.spec)
     build.evaluation(config)
     hooks = build.hooks(config, parts, data, args.workdir)
     stream = None if args.quiet else sys.stderr
-    print(f"seed {seed}; {len(mesh.devices.ravel())} device(s) of kind {mesh.devices.ravel()[0].device_kind}")
-    feed = build.feed(config, data)
-    _, step = loop.train(
-        parts.algorithm, feed, plan, args.workdir, config.to_dict(), seed=seed, hooks=hooks, mesh=mesh, stream=stream
-    )
-    if step == plan.steps:
+    axes = ", ".join(f"{name} {size}" for name, size in layout.mesh.shape.items() if size > 1)
+    say = print if multihost.is_main() else lambda line: None
+    devices = layout.mesh.devices.ravel()
+    say(f"seed {seed}; {len(devices)} device(s) of kind {devices[0].device_kind}{axes and f' ({axes})'}")
+    feed, recipe, workdir = build.feed(config, data, layout), parts.algorithm, args.workdir
+    options = {"seed": seed, "hooks": hooks, "layout": layout, "stream": stream}
+    try:
+        _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
+    except jax.errors.JaxRuntimeError as error:
+        lost = multihost.explain(error, workdir)
+        if lost is None:
+            raise
+        multihost.leave(lost)
+    if step == plan.steps and multihost.is_main():
         print(f"trained {step} steps; {args.workdir} holds the checkpoints and metrics.jsonl")
     return 0

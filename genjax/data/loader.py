@@ -1,9 +1,10 @@
 """One loader for sets that do not live on the device: grain for order and reading, a thread for the device.
 
 The global order is a shuffle of all examples, another each epoch; the remainder that does not fill
-a batch is dropped. Batch i of process p is every p-th of P examples of global batch i: the stream of P
-processes, interleaved, is the stream of one. The position is a small dict of numbers, so a run
-resumes bit for bit. Reading uses threads: worker processes would fork, which can deadlock under JAX.
+a batch is dropped. Batch i of process p is the p-th of P blocks of global batch i, the rows that its
+devices hold: the blocks, one after another, are the batch of one process. The position is a small dict of
+numbers, so a run resumes bit for bit. Reading uses threads: worker processes would fork, which can
+deadlock under JAX.
 """
 
 import queue
@@ -45,8 +46,10 @@ class Loader:
         self.steps_per_epoch = n // batch_size
         order = grain.MapDataset.range(n)
         order = order.seed(seed).shuffle() if shuffle else order
-        order = order[: self.steps_per_epoch * batch_size].repeat(_EPOCHS)[process::processes]
-        batches = order.batch(batch_size // processes).map(dataset.take)
+        order = order[: self.steps_per_epoch * batch_size].repeat(_EPOCHS)
+        share = batch_size // processes
+        rows = slice(process * share, (process + 1) * share)
+        batches = order.batch(batch_size).map(lambda indices: dataset.take(indices[rows]))
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         self._iterator = iter(batches.to_iter_dataset(options))
 

@@ -143,10 +143,17 @@ def set_aside(directory, after):
 
 
 def abstract_like(make_state, *args, sharding=None):
-    """Shapes of `make_state(*args)` without computing it, placed by `sharding` (default: the first device)."""
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
-    return jax.tree.map(place, jax.eval_shape(make_state, *args))
+    """Shapes of `make_state(*args)` without computing it.
+
+    `sharding` places them: one sharding, or a function from the shapes to a pytree of shardings; the first
+    device by default.
+    """
+    shapes = jax.eval_shape(make_state, *args)
+    if not callable(sharding):
+        one = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        sharding = lambda shapes: jax.tree.map(lambda _: one, shapes)
+    place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
+    return jax.tree.map(place, shapes, sharding(shapes))
 
 
 def restore(directory, step, like):

@@ -13,13 +13,15 @@ import numpy as np
 
 from genjax.data.loader import Loader, Prefetch
 from genjax.data.resident import batch_indices
+from genjax.train.multihost import place, rows_of
 
 
 class Feed(NamedTuple):
     """Batches for several steps at once.
 
     `take(step, count)` returns (arrays, indices [count, B]): the batch of step `step + i` is
-    `tree.map(lambda a: a[indices[i]], arrays)`.
+    `tree.map(lambda a: a[indices[i]], arrays)`. Where not `resident`, `arrays` is itself the one batch that
+    may be asked for, each process holding its rows.
     """
 
     take: Callable  # (step, count) -> (dict of arrays, indices [count, B])
@@ -27,6 +29,7 @@ class Feed(NamedTuple):
     batch_size: int
     most: int | None = None  # largest `count`, None for any
     close: Callable = lambda: None  # ends reading ahead
+    resident: bool = True  # all examples lie on the device
 
 
 def _like(batch_size, examples):
@@ -67,10 +70,12 @@ def stream_feed(dataset, batch_size, seed=0, sharding=None, ahead=2):
       dataset: a `genjax.data.Dataset`.
       batch_size: B.
       seed: of the order.
-      sharding: placement of the batches.
+      sharding: placement of the batches; each process reads the rows that its devices hold.
       ahead: batches kept ready.
     """
     _check(batch_size, len(dataset))
+    share, shares = (0, 1) if sharding is None else rows_of(sharding, batch_size)
+    put = None if sharding is None else lambda batch: place(batch, sharding)
     reader, position = None, None
     indices = np.arange(batch_size, dtype=np.int32)[None]
 
@@ -86,10 +91,10 @@ def stream_feed(dataset, batch_size, seed=0, sharding=None, ahead=2):
             raise ValueError(f"count: expected 1 batch of a stream at a time, got {count}")
         if reader is None or position != step:
             close()
-            loader = Loader(dataset, batch_size, seed)
+            loader = Loader(dataset, batch_size, seed, process=share, processes=shares)
             loader.set_state({**loader.get_state(), "next_index": step})
-            reader = Prefetch(loader, sharding, ahead)
+            reader = Prefetch(loader, put, ahead)
         position = step + 1
         return next(reader), indices
 
-    return Feed(take, _like(batch_size, dataset.take([0])), batch_size, 1, close)
+    return Feed(take, _like(batch_size, dataset.take([0])), batch_size, 1, close, resident=False)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.core.keys import sample_keys
+from genjax.train.dispatch import layout_of, make_sampler
 
 
 def class_labels(n, num_classes):
@@ -15,7 +15,8 @@ def class_labels(n, num_classes):
 def draw(algorithm, key, state, n, cond=None, chunk=256):
     """Samples [n, ...] of a State, each by a key of its own.
 
-    Sample i depends on `key`, i and its condition alone, not on n or `chunk`.
+    Sample i depends on `key`, i and its condition alone, not on n, `chunk` or the devices. A State that lies on
+    a mesh is sampled on all its devices; several processes must call this together.
 
     Args:
       algorithm: an Algorithm whose `sample` takes keys [B].
@@ -29,11 +30,11 @@ def draw(algorithm, key, state, n, cond=None, chunk=256):
       NumPy array.
     """
     chunk = min(chunk, n)
-    sample = jax.jit(lambda keys, state, cond: algorithm.sample(keys, state, chunk, cond))
+    sample = make_sampler(algorithm, chunk, layout_of(state))
     parts = []
     for first in range(0, n, chunk):
         # the last chunk is filled up, so that one program serves all of them
         rows = np.minimum(np.arange(first, first + chunk), n - 1)
         part = None if cond is None else jax.tree.map(lambda c, rows=rows: jnp.asarray(c)[rows], cond)
-        parts.append(np.asarray(sample(sample_keys(key, chunk, first), state, part)))
+        parts.append(np.asarray(sample(key, first, state, part)))
     return np.concatenate(parts)[:n]

@@ -7,6 +7,7 @@ import jax
 from genjax.train import pictures
 from genjax.train.generation import class_labels, draw
 from genjax.train.loop import Hook
+from genjax.train.multihost import is_main
 
 
 def sample_hook(every, algorithm, spec, workdir, *, seed=0, n=64, conditional=False):
@@ -28,6 +29,8 @@ def sample_hook(every, algorithm, spec, workdir, *, seed=0, n=64, conditional=Fa
     def run(step, state, log):
         cond = None if labels is None else {"label": labels}
         x = draw(algorithm, jax.random.key(seed), state, n, cond)
+        if not is_main():
+            return
         picture = pictures.picture_of(x, spec, labels, columns)
         folder.mkdir(exist_ok=True)
         pictures.save(folder / f"{step:08d}.png", picture)

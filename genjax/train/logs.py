@@ -64,6 +64,19 @@ class Log:
             self._events.close()
 
 
+class Silence:
+    """A Log that keeps nothing: of the processes that do not write."""
+
+    def write(self, step, metrics):
+        pass
+
+    def image(self, step, name, image):
+        pass
+
+    def close(self):
+        pass
+
+
 def duration(seconds):
     """Seconds as "1:02:03" or "2:03"."""
     if not math.isfinite(seconds):

@@ -7,6 +7,7 @@ a training was cut.
 """
 
 import collections
+import contextlib
 import functools
 import math
 import signal
@@ -19,11 +20,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from genjax.train import checkpoints
-from genjax.train.logs import Log, Progress
+from genjax.train.dispatch import make_dispatch, trace_step
+from genjax.train.logs import Log, Progress, Silence
+from genjax.train.multihost import any_of, is_main, same
+from genjax.train.sharding import as_layout, make_mesh
 from genjax.train.workdir import check_writable, claim, lock
 
 
@@ -67,46 +69,11 @@ def check_plan(plan, devices=1):
 
 
 def data_mesh(devices=None):
-    """A mesh of all local devices with the one axis "data"."""
-    devices = devices or jax.local_devices()
-    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+    """A mesh of all local devices along its axis "data"."""
+    return make_mesh(None, devices or jax.local_devices())
 
 
-def make_dispatch(step, mesh):
-    """The program that trains for many steps.
-
-    Args:
-      step: `Algorithm.step`.
-      mesh: a mesh with an axis "data", over which every batch is split.
-
-    Returns:
-      dispatch(key, state, arrays, indices [K, B], count) -> (state, sums of the metrics over `count`
-      steps), count <= K. The state is donated.
-    """
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-
-    def one(key, state, batch):
-        state, metrics = step(jax.random.fold_in(key, state.step), state, batch)
-        return state, jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), metrics)
-
-    def dispatch(key, state, arrays, indices, count):
-        def batch_of(i):
-            index = jax.lax.with_sharding_constraint(indices[i], split)
-            return jax.tree.map(lambda a: a[index], arrays)
-
-        def body(i, carry):
-            state, sums = carry
-            state, metrics = one(key, state, batch_of(i))
-            return state, jax.tree.map(jnp.add, sums, metrics)
-
-        shapes = jax.eval_shape(lambda s: one(key, s, batch_of(0))[1], state)
-        zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (state, zeros))
-
-    return jax.jit(dispatch, donate_argnums=1, out_shardings=replicated)
-
-
-def check_traces(algorithm, feed, priors=None):
+def check_traces(algorithm, feed, priors=None, layout=None):
     """Traces init and step by shape: a config that cannot be trained fails here, in seconds, before a compile.
 
     Returns:
@@ -117,7 +84,7 @@ def check_traces(algorithm, feed, priors=None):
     """
     init = lambda batch: algorithm.init(jax.random.key(0), batch, priors or {})
     state = jax.eval_shape(init, feed.like)
-    after = jax.eval_shape(lambda s, batch: algorithm.step(jax.random.key(0), s, batch)[0], state, feed.like)
+    after = trace_step(algorithm, layout, state, feed.like)
     before, after = (checkpoints.shapes_of(checkpoints.to_arrays(s)) for s in (state, after))
     checkpoints.check_shapes(after, before, "algorithm: state after one step")
     return state
@@ -157,30 +124,38 @@ class _Stop:
             signal.signal(number, handler)
 
 
-def initial(algorithm, feed, seed, mesh, priors=None):
-    """The State before the first step, on every device of the mesh."""
+def initial(algorithm, feed, seed, layout, priors=None):
+    """The State before the first step, each piece born on the device that the layout gives it to."""
     arrays, indices = feed.take(0, 1)
-    batch = jax.tree.map(lambda a: a[indices[0]], arrays)
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    return jax.jit(algorithm.init, out_shardings=NamedSharding(mesh, P()))(key, batch, priors or {})
+
+    def init(key, arrays, indices, priors):
+        batch = jax.tree.map(lambda a: a[indices[0]], arrays) if feed.resident else arrays
+        return algorithm.init(key, batch, priors)
+
+    args = (jax.random.fold_in(jax.random.key(seed), 0), arrays, indices, priors or {})
+    return jax.jit(init, out_shardings=as_layout(layout).state(jax.eval_shape(init, *args)))(*args)
 
 
-def start(algorithm, feed, seed, directory, mesh, priors=None, say=print):
+def start(algorithm, feed, seed, directory, layout, priors=None, say=print):
     """The State to begin with: of the newest intact checkpoint, or a new one.
 
     Returns:
       (state, step).
     """
-    step = checkpoints.newest_intact(directory, say)
-    checkpoints.set_aside(directory, -1 if step is None else step)
-    if step is None:
-        return initial(algorithm, feed, seed, mesh, priors), 0
-    init, replicated = functools.partial(algorithm.init, jax.random.key(seed)), NamedSharding(mesh, P())
-    like = checkpoints.abstract_like(init, feed.like, priors or {}, sharding=replicated)
+    layout, step = as_layout(layout), -1
+    if is_main():
+        step = checkpoints.newest_intact(directory, say)
+        step = -1 if step is None else step
+        checkpoints.set_aside(directory, step)
+    step = same(step)  # the others wait here, and go by what the first one found
+    if step < 0:
+        return initial(algorithm, feed, seed, layout, priors), 0
+    init = functools.partial(algorithm.init, jax.random.key(seed))
+    like = checkpoints.abstract_like(init, feed.like, priors or {}, sharding=layout.state)
     return checkpoints.restore(directory, step, like)[0], step
 
 
-def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, mesh=None, report=None):
+def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, layout=None, report=None):
     """Trains in memory, without a workdir: the same steps as `train` takes.
 
     Args:
@@ -190,7 +165,7 @@ def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, mesh
       seed: of initialization and training draws.
       steps_per_call: at most this many steps a dispatch.
       priors: what `Algorithm.init` is given.
-      mesh: a mesh with an axis "data"; all local devices by default.
+      layout: a Layout, or a mesh with an axis "data"; all devices along "data" by default.
       report: is called with (step, metrics averaged over the dispatch) after each dispatch.
 
     Returns:
@@ -199,10 +174,11 @@ def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, mesh
     Raises:
       Diverged: a parameter became NaN or infinite.
     """
-    mesh = mesh or data_mesh()
-    check_plan(Plan(steps, feed.batch_size, steps_per_call), mesh.shape["data"])
-    state = initial(algorithm, feed, seed, mesh, priors)
-    key, dispatch = jax.random.fold_in(jax.random.key(seed), 1), make_dispatch(algorithm.step, mesh)
+    layout = as_layout(layout)
+    check_plan(Plan(steps, feed.batch_size, steps_per_call), layout.parts)
+    state = initial(algorithm, feed, seed, layout, priors)
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    dispatch = make_dispatch(algorithm.step, layout, layout.state(state), feed.resident)
     most = min(steps_per_call, feed.most or steps_per_call)
     for step in range(0, steps, most):
         count = min(most, steps - step)
@@ -215,19 +191,19 @@ def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, mesh
     return state
 
 
-def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=None, mesh=None, stream=sys.stderr):
+def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=None, layout=None, stream=sys.stderr):
     """Trains to `plan.steps`, from the newest checkpoint of the workdir where there is one.
 
     Args:
       algorithm: an Algorithm.
       feed: a Feed of `plan.batch_size`.
       plan: a Plan.
-      workdir: directory of the run, made where missing.
+      workdir: directory of the run, made where missing; where several processes train, one that all of them see.
       config: what is trained, a nested dict of JSON values; kept in the workdir and compared on resume.
       seed: of initialization and training draws.
       hooks: Hooks, each run every so many steps and at the end.
       priors: what `Algorithm.init` is given.
-      mesh: a mesh with an axis "data"; all local devices by default.
+      layout: a Layout, or a mesh with an axis "data"; all devices along "data" by default.
       stream: where progress is shown; None for silence.
 
     Returns:
@@ -238,23 +214,28 @@ def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=No
       OSError: the workdir cannot be written. The newest checkpoint that was written stays.
       Diverged: NaN or infinity. The last good checkpoint stays.
     """
-    mesh = mesh or data_mesh()
-    check_plan(plan, mesh.shape["data"])
+    layout = as_layout(layout)
+    check_plan(plan, layout.parts)
     plan = plan._replace(steps_per_call=min(plan.steps_per_call, feed.most or plan.steps_per_call))
-    shapes = check_traces(algorithm, feed, priors)
+    shapes = check_traces(algorithm, feed, priors, layout)
     workdir = Path(workdir)
-    check_writable(workdir, size_of(shapes))
     directory = workdir / "checkpoints"
-    with lock(workdir):
-        claim(workdir, config)
+    stream = stream if is_main() else None
+    with contextlib.ExitStack() as held:
+        if is_main():
+            check_writable(workdir, size_of(shapes))
+            held.enter_context(lock(workdir))
+            claim(workdir, config)
         say = lambda line: print(line, file=stream) if stream else None
-        state, step = start(algorithm, feed, seed, directory, mesh, priors, say)
+        state, step = start(algorithm, feed, seed, directory, layout, priors, say)
         if step:
             say(f"resumed {workdir} at step {step}")
-        log, progress = Log(workdir, step), Progress(step, plan.steps, stream)
+        log, progress = (Log(workdir, step) if is_main() else Silence()), Progress(step, plan.steps, stream)
         try:
             with _Stop() as stop, checkpoints.Writer(directory, plan.keep, plan.keep_every or None) as writer:
-                return _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, progress, writer, stop)
+                return _run(
+                    algorithm, feed, plan, config, seed, hooks, layout, state, step, log, progress, writer, stop
+                )
         finally:
             progress.close()
             log.close()
@@ -270,9 +251,9 @@ def _next_stop(step, plan, hooks):
     return min(due)
 
 
-def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, progress, writer, stop):
+def _run(algorithm, feed, plan, config, seed, hooks, layout, state, step, log, progress, writer, stop):
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    dispatch = make_dispatch(algorithm.step, mesh)
+    dispatch = make_dispatch(algorithm.step, layout, layout.state(state), feed.resident)
     in_flight = collections.deque()
     sums, since = None, step  # metrics summed since the last log point
     meta = {"config": config, "seed": seed}
@@ -296,7 +277,10 @@ def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, pro
             jax.block_until_ready(sums)  # compiled now: the clock of the rate starts after the first dispatch
             progress.run(end)
         step = end
-        if due(plan.log_every) or step == plan.steps or stop.signal:
+        logged = due(plan.log_every) or step == plan.steps
+        # several processes leave together, so they agree, and where they wait for the device anyway
+        halt = any_of(stop.signal or 0) if logged or jax.process_count() == 1 else 0
+        if logged or halt:
             metrics = {name: float(np.mean(value)) / (step - since) for name, value in jax.device_get(sums).items()}
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
             if bad:
@@ -304,11 +288,11 @@ def _run(algorithm, feed, plan, config, seed, hooks, mesh, state, step, log, pro
             log.write(step, metrics)
             progress.update(step, metrics.get("loss"))
             sums, since = None, step
-        if due(plan.checkpoint_every) or step == plan.steps or stop.signal:
+        if due(plan.checkpoint_every) or step == plan.steps or halt:
             save()
-        if stop.signal:
+        if halt:
             writer.wait()
-            progress.say(f"{signal.Signals(stop.signal).name}: saved step {step} of {plan.steps}; run again to go on")
+            progress.say(f"{signal.Signals(halt).name}: saved step {step} of {plan.steps}; run again to go on")
             return state, step
         for hook in hooks:
             if due(hook.every) or step == plan.steps:

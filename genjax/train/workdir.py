@@ -16,6 +16,7 @@ import socket
 from pathlib import Path
 
 MISSING = object()
+PLACEMENT = ("mesh", "sharding", "parallel")  # where a training runs is not what is trained
 
 
 @contextlib.contextmanager
@@ -127,7 +128,7 @@ def claim(workdir, config):
 
     Args:
       workdir: path of an existing directory. One without checkpoints is free for any config.
-      config: nested dict of JSON values.
+      config: nested dict of JSON values. The groups in PLACEMENT may differ from those of an old one.
 
     Raises:
       ValueError: the workdir holds another config (the first differing field is named), or
@@ -140,7 +141,8 @@ def claim(workdir, config):
     if not path.exists():
         raise ValueError(f"workdir: expected config.json beside the checkpoints in {workdir}, got none")
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    difference = first_difference(read_json(path), config)
+    trained = lambda config: {name: group for name, group in config.items() if name not in PLACEMENT}
+    difference = first_difference(trained(read_json(path)), trained(config))
     if difference:
         name, old, new = difference
         old, new = ("nothing" if v is MISSING else repr(v) for v in (old, new))
