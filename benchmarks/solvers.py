@@ -338,7 +338,7 @@ End-point error, ours / theirs. Largest ratio ours / theirs: {worst:.3f} (goal: 
 
 {same}
 
-On grids of fewer than 15 steps diffusers lowers the order of DPM++ 3M's last but one step; ours is given the option too.
+On grids of fewer than 15 steps diffusers lowers the order of DPM++ 3M's last but one step; ours is given that option.
 
 ## The best
 
