@@ -177,30 +177,44 @@ def write_result(path, content):
     write_atomically(path, (json.dumps(content, indent=1, default=list, allow_nan=False) + "\n").encode())
 
 
-def default_figure(measured, judged, path, title):
-    """A panel for each metric that a claim reads: points are seeds, bars are means."""
+def default_figure(measured, judged, path, title, most=14):
+    """A panel a claim: the figures that its rule read, a row each; points are seeds, bars their means."""
     from matplotlib.figure import Figure
 
-    read = list(dict.fromkeys(e["metric"] for claim in judged.values() for e in claim["evidence"]))
-    metrics = (read or list(dict.fromkeys(m for row in measured.values() for m in row)))[:9]
-    columns = min(3, len(metrics))
-    rows = -(-len(metrics) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
-    for i, metric in enumerate(metrics):
-        axis = figure.add_subplot(rows, columns, i + 1)
-        names = [v for v in measured if metric in measured[v]]
-        values = [np.asarray(measured[v][metric], float) for v in names]
-        values = [v[np.isfinite(v)] for v in values]  # what is infinite is in the table, and nowhere in a picture
-        axis.bar(range(len(names)), [v.mean() if len(v) else 0.0 for v in values], color="0.8")
-        for j, points in enumerate(values):
-            axis.plot(np.full(len(points), j), points, "o", color="C0", markersize=4, alpha=0.7)
-        every = np.concatenate(values)
-        if len(every) and every.min() > 0 and every.max() > 30 * every.min():
-            axis.set_yscale("log")
-        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
-        axis.set_title(metric, fontsize=9)
+    claims = {name: claim for name, claim in judged.items() if claim["evidence"]}
+    columns = min(2, len(claims)) or 1
+    rows = [list(claims)[i : i + columns] for i in range(0, len(claims), columns)]
+    lines = lambda name: min(most, len(claims[name]["evidence"]))
+    heights = [1.1 + 0.24 * max(map(lines, row)) for row in rows] or [1.0]
+    figure = Figure(figsize=(6.4 * columns, sum(heights) + 0.4), layout="constrained")
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    for i, row in enumerate(rows):
+        for j, name in enumerate(row):
+            axis = figure.add_subplot(grid[i, j])
+            _claim_panel(axis, measured, claims[name]["evidence"], most)
+            color = "C2" if claims[name]["verdict"] == "holds" else "C3"
+            axis.set_title(f"{name}: {claims[name]['verdict']}", fontsize=9, color=color, loc="left")
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
+
+
+def _claim_panel(axis, measured, evidence, most):
+    shown = evidence[:most]
+    values = [np.asarray(measured[e["variant"]][e["metric"]], float) for e in shown]
+    values = [v[np.isfinite(v)] for v in values]  # what is infinite is in the table, and nowhere in a picture
+    every = np.concatenate([*values, np.zeros(0)])
+    for y, points in enumerate(values):
+        if len(points):
+            axis.plot([points.mean()] * 2, [y - 0.3, y + 0.3], color="0.5", linewidth=2)
+        axis.plot(points, np.full(len(points), y), "o", color="C0", markersize=4, alpha=0.7)
+    if len(every) and every.min() > 0 and every.max() > 30 * every.min():
+        axis.set_xscale("log")
+    axis.set_yticks(range(len(shown)), [f"{e['variant']}.{e['metric']}" for e in shown], fontsize=7)
+    axis.set_ylim(len(shown) - 0.4, -0.6)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.grid(axis="x", color="0.9")
+    if len(evidence) > most:
+        axis.set_xlabel(f"and {len(evidence) - most} more figures, in the table", fontsize=7)
 
 
 def save_figure(figure, path):

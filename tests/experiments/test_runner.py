@@ -215,7 +215,9 @@ def test_figures_are_drawn(catalogue, tmp_path):
     table = {arm: {f"fd_{i / 10:.1f}": np.array([1.0, 2.0]) for i in range(1, 11)} for arm in min_snr.VARIANTS}
     min_snr.figure(table, tmp_path / "a.png")
     measured = {"v": {"small": [1.0], "inf": [float("inf")], "wide": [1e-3]}, "w": {"wide": [1e3]}}
-    report.default_figure(measured, {}, tmp_path / "b.png", "title")
+    evidence = [{"variant": v, "metric": m} for v, row in measured.items() for m in row]
+    judged = {"claim": {"verdict": "holds", "evidence": evidence}, "blind": {"verdict": "fails", "evidence": []}}
+    report.default_figure(measured, judged, tmp_path / "b.png", "title")
     for name in ("a.png", "b.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
