@@ -61,11 +61,11 @@ def run(args):
     options = {"seed": seed, "hooks": hooks, "layout": layout, "stream": stream}
     try:
         _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
-    except jax.errors.JaxRuntimeError as error:
-        lost = multihost.explain(error, workdir)
-        if lost is None:
+    except Exception as error:
+        if jax.process_count() == 1:
             raise
-        multihost.leave(lost)
+        lost = multihost.explain(error, workdir)
+        multihost.leave(lost or error, multihost.LOST if lost else 1 if isinstance(error, loop.Diverged) else 2)
     if step == plan.steps and multihost.is_main():
         print(f"trained {step} steps; {args.workdir} holds the checkpoints and metrics.jsonl")
     return 0

@@ -7,13 +7,12 @@ number and an index tell. Whatever is written (metrics, pictures, the workdir's 
 
 import os
 import sys
-import threading
 
 import jax
 import numpy as np
 
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
-LOST = 70  # exit code of a process that lost another; `EX_SOFTWARE`
+LOST = 70  # exit code of a process that lost another
 
 
 class Lost(RuntimeError):
@@ -100,8 +99,10 @@ def place(batch, sharding):
 
 
 def explain(error, workdir):
-    """The Lost that an error of the runtime stands for where several processes train, else None."""
-    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+    """The Lost that an error stands for where several processes train: one that comes of JAX's runtime; else None."""
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    if jax.process_count() == 1 or error is None:
         return None
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return Lost(
@@ -110,10 +111,9 @@ def explain(error, workdir):
     )
 
 
-def leave(error):
-    """Ends this process with a message, at once: a regular exit would wait for the lost one."""
-    print(f"genjax train: error: {error}", file=sys.stderr, flush=True)
-    for thread in threading.enumerate():
-        if thread.name == "genjax-prefetch":
-            thread.daemon = True
-    os._exit(LOST)
+def leave(error, code):
+    """Ends this process with a message, at once: a regular exit would wait for processes that may be gone."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    print(f"genjax train: error: {line}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)

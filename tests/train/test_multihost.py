@@ -1,0 +1,147 @@
+"""Real processes on this machine train together: the numbers of one process, and a loud end when one is killed."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from genjax.train import checkpoints, multihost
+from genjax.train.logs import read_metrics
+
+SCRIPT = Path(__file__).with_name("processes.py")
+ROOT = SCRIPT.parents[2]
+CONFIG = f"{ROOT / 'experiments/diffusion/edm_digits.py'}:tiny"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(*argv, **env):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **env}
+    return subprocess.Popen(
+        [sys.executable, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
+    )
+
+
+def finish(processes, seconds):
+    """[(return code, stderr)]; none outlives the test."""
+    try:
+        errors = [p.communicate(timeout=seconds)[1] for p in processes]
+        return [(p.returncode, error) for p, error in zip(processes, errors)]
+    finally:
+        for p in processes:
+            p.kill()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Workdirs of the same training by one and by two processes, its parameters split over both (FSDP)."""
+    folders = {}
+    for count in (1, 2):
+        folders[count], port = tmp_path_factory.mktemp(f"by{count}"), free_port()
+        processes = [start(SCRIPT, folders[count], i, count, port) for i in range(count)]
+        for code, error in finish(processes, 150):
+            assert code == 0, error[-3000:]
+    return folders
+
+
+def test_two_processes_give_the_losses_of_one(runs):
+    """Would catch a share of the data, or a key, that depends on the process."""
+    one, two = ([r["loss"] for r in read_metrics(runs[n] / "metrics.jsonl")] for n in (1, 2))
+    assert len(one) == 6 and len(set(one)) == 6
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
+def test_two_processes_draw_the_samples_of_one(runs):
+    expected = np.load(runs[1] / "samples.0.npy")
+    for process in (0, 1):
+        np.testing.assert_allclose(np.load(runs[2] / f"samples.{process}.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_each_process_reads_its_share_once(runs):
+    """6 batches of 16: 96 examples by one process, 48 by each of two."""
+    assert [(runs[1] / "read.0").read_text()] == ["96"]
+    assert [(runs[2] / f"read.{i}").read_text() for i in range(2)] == ["48", "48"]
+
+
+def test_everything_is_written_once(runs):
+    """Metrics of one process, and checkpoints whole although each process wrote its pieces."""
+    assert [r["step"] for r in read_metrics(runs[2] / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert len(list((runs[2] / "events").iterdir())) == 1
+    for step in (3, 6):
+        assert checkpoints.damage(runs[2] / "checkpoints" / f"{step:08d}") is None
+
+
+def _train(workdir, cache, *flags):
+    flags = [f"--workdir={workdir}", "--config.train.steps=500000", "--config.train.checkpoint_every=20", *flags]
+    return start("-m", "genjax.cli.main", "train", f"--config={CONFIG}", *flags, GENJAX_CACHE=str(cache))
+
+
+def _wait(condition, seconds, processes=()):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened in time"
+        assert all(p.poll() is None for p in processes), [p.communicate() for p in processes if p.poll() is not None]
+        time.sleep(0.1)
+
+
+def test_a_killed_process_ends_the_other_and_the_next_start_resumes(tmp_path):
+    workdir, cache = tmp_path / "run", tmp_path / "cache"
+    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    processes = [_train(workdir, cache, *flags, f"--process-id={i}") for i in range(2)]
+    saved = lambda: checkpoints.newest_intact(workdir / "checkpoints", None) if workdir.exists() else None
+    try:
+        _wait(saved, 120, processes)
+        processes[1].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        (code, error), _ = finish(processes, 60)
+    finally:
+        for p in processes:
+            p.kill()
+    assert time.monotonic() - began < 60 and code == multihost.LOST, error[-3000:]
+    message = (
+        r"^genjax train: error: process 0 of 2: another process ended or cannot be reached; start all of them again"
+    )
+    assert re.search(message, error, re.MULTILINE), error[-3000:]
+    kept = saved()
+    alone = _train(workdir, cache)  # one process, on which the checkpoint of two is placed anew
+    try:
+        _wait(lambda: (saved() or 0) > kept, 120, [alone])
+        alone.send_signal(signal.SIGTERM)
+        ((code, error),) = finish([alone], 60)
+    finally:
+        alone.kill()
+    assert code == 0 and f"resumed {workdir} at step {kept}" in error, error[-3000:]
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 500000
+
+
+def test_numbers_that_do_not_fit():
+    for flags, message in [
+        (("localhost:1", None, None), "--processes: expected it beside --coordinator"),
+        (("localhost:1", 2, None), "--process-id: expected it beside"),
+        (("localhost:1", 2, 2), "--process-id: expected 0 to 1, got 2"),
+        (("localhost", 2, 0), "--coordinator: expected host:port, got 'localhost'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            multihost.initialize(*flags)
+
+
+def test_one_process_holds_all_rows():
+    sharding = NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), P("data"))
+    assert multihost.rows_of(sharding, 8) == (0, 1)
+    assert multihost.same(5) == multihost.any_of(5) == 5 and multihost.is_main()
+    assert multihost.explain(jax.errors.JaxRuntimeError("lost"), "w") is None
