@@ -71,10 +71,12 @@ def report(name, program, chip, loop=False):
         if nbytes:
             add(f"memory: {what}", size(nbytes))
     peak = program.memory["peak"]
-    add("fits", f"{'yes' if peak <= chip.hbm else 'NO'}, {peak / chip.hbm:.0%} of {size(chip.hbm)}")
+    add("fits", f"{'yes' if program.fits else 'NO'}, {peak / chip.hbm:.0%} of {size(chip.hbm)}")
     add("operations (matrix products), all chips", f"{program.flops / 1e12:.3f} T")
     for kind, (runs, nbytes, sent) in program.collectives.items():
         add(f"{kind}: {runs} of together {size(nbytes)}", f"{size(sent)} sent")
+    if not program.fits:
+        return lines
     time = estimate(program, chip)
     add("time: compute", seconds(time.compute))
     if not loop:
@@ -99,7 +101,7 @@ def record(program, chip):
     return {
         "chips": program.chips,
         "memory": program.memory,
-        "fits": program.memory["peak"] <= chip.hbm,
+        "fits": program.fits,
         "operations": program.flops,
         "collectives": {kind: dict(zip(("runs", "bytes", "sent"), row)) for kind, row in program.collectives.items()},
         "seconds": {**time._asdict(), "least": time.least, "most": time.most},

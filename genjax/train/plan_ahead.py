@@ -22,6 +22,8 @@ from genjax.train.collectives import collectives, summary
 from genjax.train.flops import count
 from genjax.train.sharding import bytes_of
 
+OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 TOPOLOGY = re.compile(r"^(v\w+):(\d+(?:x\d+){1,2})$")
 
 
@@ -37,10 +39,10 @@ class Chip(NamedTuple):
 
 # Google Cloud's documentation of TPU versions; its "Gbps" of links are one way
 CHIPS = {
-    "v4": Chip(275e12, 32e9, 1228e9, 2400e9 / 8, "megacore"),
-    "v5e": Chip(197e12, 16e9, 819e9, 1600e9 / 8),
-    "v5p": Chip(459e12, 95e9, 2765e9, 4800e9 / 8),
-    "v6e": Chip(918e12, 32e9, 1638e9, 3200e9 / 8),
+    "v4": Chip(275e12, 32 * 2**30, 1228e9, 2400e9 / 8, "megacore"),
+    "v5e": Chip(197e12, 16 * 2**30, 819e9, 1600e9 / 8),
+    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 4800e9 / 8),
+    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 3200e9 / 8),
 }
 
 
@@ -52,6 +54,7 @@ class Program(NamedTuple):
     traffic: float  # bytes read and written; a loop's body counts once
     collectives: dict  # kind -> (runs, bytes of the arrays, bytes sent)
     chips: int
+    fits: bool = True  # by the compiler's own account; where not, only the peak is known beside what was given
 
     @property
     def sent(self):
@@ -95,13 +98,21 @@ def _placed(shapes, shardings):
     return jax.tree.map(place, shapes, shardings)
 
 
-def _program(compiled, named, flops, chips):
-    """The Program of a compiled function; `named` says what its arguments are."""
+def _program(lowered, named, flops, chips):
+    """The Program of a lowered function; `named` says what its arguments are."""
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = OUT_OF_MEMORY.search(str(error))
+        if not needed:
+            raise
+        peak = float(needed.group(1)) * UNITS[needed.group(2)]
+        return Program({**named, "peak": peak}, flops, 0.0, {}, chips, fits=False)
     stats = compiled.memory_analysis()
     rest = stats.argument_size_in_bytes - sum(named.values())
     memory = {
         **named,
-        "padding and other arguments": max(rest, 0),
+        "padding and other arguments" if named else "weights and other arguments": max(rest, 0),
         "results": stats.output_size_in_bytes - stats.alias_size_in_bytes,
         "activations": stats.temp_size_in_bytes,
         "program": stats.generated_code_size_in_bytes,
@@ -135,7 +146,7 @@ def compile_step(algorithm, layout, like) -> Program:
     named = {what: bytes_of(getattr(shapes, f), getattr(shardings, f)) for what, f in parts.items()}
     named["batch"] = bytes_of(like, jax.tree.map(lambda _: layout.batch, like))
     flops = count(step, jax.ShapeDtypeStruct((), "int32"), shapes, like)
-    return _program(jitted.lower(seed, state, batch).compile(), named, flops, layout.mesh.size)
+    return _program(jitted.lower(seed, state, batch), named, flops, layout.mesh.size)
 
 
 def compile_sampler(algorithm, layout, like, n, cond=None) -> Program:
@@ -158,7 +169,7 @@ def compile_sampler(algorithm, layout, like, n, cond=None) -> Program:
     lowered = jax.jit(sample, out_shardings=split).lower(seed, _placed(shapes, shardings), cond)
     plain: Any = lambda seed, state, cond: algorithm.sample(sample_keys(jax.random.key(seed), n), state, n, cond)
     flops = count(plain, jax.ShapeDtypeStruct((), "int32"), shapes, cond)
-    return _program(lowered.compile(), {}, flops, layout.mesh.size)
+    return _program(lowered, {}, flops, layout.mesh.size)
 
 
 class Estimate(NamedTuple):
