@@ -72,6 +72,7 @@ def topology_devices(name):
     if not match or match.group(1) not in CHIPS:
         raise ValueError(f"--topology: expected CHIP:AxB or CHIP:AxBxC with a chip of {sorted(CHIPS)}, got {name!r}")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no cloud machine to ask
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # and no chip to take from another process
     _check_library()
     from jax.experimental import topologies
 
