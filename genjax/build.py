@@ -122,8 +122,7 @@ _NOT_SHARDING = ("mesh", "parallel", "devices")
 
 def layout(config, devices=None):
     """The Layout of the groups mesh, sharding and parallel; all devices along "data" by default."""
-    mesh = config.get("mesh")
-    mesh = None if mesh is None else dict(mesh)
+    mesh = _settings(config, "mesh")
     return make_layout(mesh, **sharding_rules(config), parallel=config.get("parallel", "mesh"), devices=devices)
 
 

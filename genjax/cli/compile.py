@@ -112,6 +112,7 @@ def run(args):
     """Runs the command. Returns the exit code."""
     from genjax.cli import config as configs
     from genjax.cli import runtime
+    from genjax.construct import settings
 
     config = configs.load(args.config)
     for field, text in args.overrides:
@@ -119,7 +120,7 @@ def run(args):
     if args.samples is not None and args.samples < 1:
         raise ValueError(f"--samples: expected at least 1, got {args.samples}")
     out = args.out and runtime.check_output(args.out, ".json")
-    axes = parse_mesh(args.mesh) if args.mesh else config.get("mesh")
+    axes = parse_mesh(args.mesh) if args.mesh else settings(config.get("mesh"), "mesh")
     spec = parse_shape(args.shape, args.classes) if args.shape else None
     from genjax.train import plan_ahead
 

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import optax
 import pytest
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 
+from genjax import build
 from genjax.core.types import State
+from genjax.train import workdir
 from genjax.train.sharding import (
     as_layout,
     axis_sizes,
@@ -142,3 +145,28 @@ def test_layouts_that_are_none():
             make_layout(**options, devices=jax.devices()[:1])
     with pytest.raises(ValueError, match="mesh: expected the axis 'data'"):
         as_layout(jax.make_mesh((1,), ("x",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]))
+
+
+def test_groups_of_a_config():
+    made = build.layout(ConfigDict({"mesh": {"fsdp": -1}, "sharding": {"rules": (("x", ("fsdp",)),), "min_size": 7}}))
+    assert made.rules == (("x", ("fsdp",)),) and made.min_size == 7 and made.axis_name is None
+    assert made.mesh.shape["fsdp"] == made.parts == jax.device_count()
+    assert build.layout(ConfigDict({"parallel": "pmap"})).axis_name == build.axis_name(ConfigDict({"parallel": "pmap"}))
+    assert build.layout(ConfigDict({})).parts == jax.device_count() and build.axis_name(ConfigDict({})) is None
+    for config, message in [
+        ({"mesh": 8}, "mesh: expected"),
+        ({"sharding": {"rule": ()}}, r"sharding\.rule: unknown key; did you mean 'rules'"),
+        ({"sharding": {"devices": 3}}, r"sharding\.devices: unknown key"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build.layout(ConfigDict(config))
+
+
+def test_resuming_elsewhere_is_the_same_training(tmp_path):
+    """Where a training runs is not what is trained: another mesh does not bar a workdir, another network does."""
+    config = {"network": {"width": 3}, "mesh": {"data": 8}}
+    workdir.claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "00000001").mkdir(parents=True)
+    workdir.claim(tmp_path, {"network": {"width": 3}, "mesh": {"fsdp": 2}, "parallel": "pmap"})
+    with pytest.raises(ValueError, match=r"network\.width is 3 there and 4 here"):
+        workdir.claim(tmp_path, {"network": {"width": 4}, "mesh": {"data": 8}})
