@@ -100,3 +100,12 @@ def test_malformed_papers_are_named(tmp_path):
     (folder / "a.py").write_text("PAPER = dict(number=1)\n")
     with pytest.raises(ValueError, match="expected a literal"):
         papers.find_experiments(tmp_path)
+
+
+def test_the_readme_says_what_the_results_say():
+    """Catches a paper that the README leaves out, or a verdict that a later run changed."""
+    lines = (papers.clone_root() / "README.md").read_text(encoding="utf-8").splitlines()
+    for row in papers.catalogue():
+        said = [line for line in lines if f"/{row['slug']}.py)" in line]
+        assert said, f"README.md: expected a row of {row['slug']} in the table of papers"
+        assert all(f"| {row['verdict']} |" in line for line in said), row["slug"]
