@@ -1,8 +1,8 @@
 """Published networks on TPU slices that need not exist: memory, communication and a bound of the step time.
 
 Run: `python benchmarks/compile_table.py` (needs the compiler, `pip install 'genjax-toolkit[slice]'`; many minutes
-and gigabytes a network). `--only=dit_xl_2 --chips=8` for a part. Writes benchmarks/results/compile_table.json as it goes, and
-benchmarks/results/compile_table.md.
+and gigabytes a network). `--only=dit_xl_2 --chips=8` for a part. Writes benchmarks/results/compile_table.json as it
+goes, and benchmarks/results/compile_table.md.
 
 Every step is the real one: bf16 computation, Adam, one average of the weights, dropping of labels; the same
 number of samples a chip on every slice, so the batch grows with it.

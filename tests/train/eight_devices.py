@@ -45,7 +45,7 @@ def make_config(network="mlp"):
     return ConfigDict(
         {
             "data": {"name": "digits" if network == "dit" else "digits_vector"},
-            "process": {"name": "edm"},
+            "process": {"name": "edm", "sigma_min": 0.5},  # so that the last step leaves noise to compare
             "network": NETWORKS[network],
             "denoiser": {"target": "edm", "sigma_data": 0.75},
             "loss": {"time_sampler": {"name": "log_normal"}, "weighting": {"name": "edm"}},

@@ -22,7 +22,7 @@ from genjax.train.generation import draw
 
 CONFIG = {
     "data": {"name": "digits_vector"},
-    "process": {"name": "edm"},
+    "process": {"name": "edm", "sigma_min": 0.5},
     "network": {"name": "mlp", "width": 32, "depth": 1},
     "denoiser": {"target": "edm", "sigma_data": 0.75},
     "loss": {"time_sampler": {"name": "log_normal"}, "weighting": {"name": "edm"}},
