@@ -228,9 +228,11 @@ def measure_digits(config, key, state):
 def measure(config, key, priors):
     if config.part == "digits":
         return measure_digits(config, key, priors["noise_unconditional"])
-    parts = {"target": measure_target, "sampling": measure_sampling, "amplification": measure_amplification}
     part, _, dim = config.part.partition(":")
-    return parts[part](config, key, int(dim or 8))
+    if part == "amplification":
+        with jax.enable_x64(True):  # in float32 the rounding of small elements is as large as the bound
+            return jax.tree.map(float, measure_amplification(config, key, 8))
+    return {"target": measure_target, "sampling": measure_sampling}[part](config, key, int(dim))
 
 
 def _slope(table):

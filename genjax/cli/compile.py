@@ -115,8 +115,7 @@ def run(args):
     from genjax.construct import settings
 
     config = configs.load(args.config)
-    for field, text in args.overrides:
-        configs.override(config, field, text)
+    configs.apply(config, args.overrides)
     if args.samples is not None and args.samples < 1:
         raise ValueError(f"--samples: expected at least 1, got {args.samples}")
     out = args.out and runtime.check_output(args.out, ".json")

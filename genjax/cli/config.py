@@ -109,11 +109,17 @@ def coerce(field, value, old):
     raise ValueError(f"{field}: expected {type(old).__name__} such as {old!r}, got {value!r}")
 
 
+def apply(config, found):
+    """Sets every (field, text) of `found`, names before the arguments that belong to them."""
+    for field, text in sorted(found, key=lambda pair: not pair[0].endswith(".name")):
+        override(config, field, text)
+
+
 def override(config, field, text):
     """Sets `field` ("a.b.c") of a ConfigDict to what `text` says.
 
     A group takes keys that it does not hold yet: `build` says whether the object knows them. A whole
-    group is given as a dict.
+    group is given as a dict. Another `name` drops the arguments of the old one.
 
     Raises:
       ValueError: unknown field, with the nearest right one, or a value of another type.
@@ -136,8 +142,13 @@ def override(config, field, text):
         if value is not None and not isinstance(value, dict):
             raise ValueError(f"--config.{field}: expected a group such as {old.to_dict()}, got {text!r}")
         old = None
+    if isinstance(old, str) and isinstance(value, dict) and "name" in value:
+        old = None  # a name may become a group with that name's arguments
     value = coerce(f"--config.{field}", value, old)
     with node.unlocked():
+        if part == "name" and node is not config and value != old:
+            for other in [key for key in node if key != "name"]:
+                del node[other]  # the arguments of another constructor
         if part in node:
             del node[part]  # a ConfigDict refuses a value of another type in the place of an old one
         node[part] = value

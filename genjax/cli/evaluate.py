@@ -28,10 +28,10 @@ def run(args):
     from genjax.cli import runtime
 
     config = runtime.stored_config(args.workdir)
-    for field, text in args.overrides:
+    for field, _ in args.overrides:
         if field.split(".")[0] not in ("eval", "sample"):
             raise ValueError(f"--config.{field}: only eval and sample can be changed of a trained model")
-        configs.override(config, field, text)
+    configs.apply(config, args.overrides)
     out = runtime.check_output(args.out or Path(args.workdir) / "metrics.json", ".json")
     curve = args.curve and runtime.check_output(args.curve, ".png")
     runtime.use_cache()

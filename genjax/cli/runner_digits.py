@@ -17,6 +17,8 @@ def base_config(scale, steps, **groups):
       steps: of the training.
       **groups: replace whole groups.
     """
+    if scale not in ("small", "smoke"):
+        raise ValueError(f"scale: expected 'small', 'smoke' or, for a method, 'paper', got {scale!r}")
     smoke = scale == "smoke"
     return ConfigDict(
         {

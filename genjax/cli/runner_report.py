@@ -24,7 +24,7 @@ class Row(dict):
 
     def __getitem__(self, metric):
         if metric not in self:
-            raise KeyError(f"variant {self.variant!r} has no metric {metric!r}; it has {sorted(self)}")
+            raise ValueError(f"variant {self.variant!r} has no metric {metric!r}; it has {sorted(self)}")
         if (self.variant, metric) not in self.seen:
             self.seen.append((self.variant, metric))
         return super().__getitem__(metric)
@@ -46,7 +46,7 @@ class Table(dict):
 
     def __getitem__(self, variant):
         if variant not in self:
-            raise KeyError(f"no variant {variant!r}; there are {sorted(self)}")
+            raise ValueError(f"no variant {variant!r}; there are {sorted(self)}")
         return super().__getitem__(variant)
 
 
@@ -55,8 +55,11 @@ def judge(claims, measured):
     judged = {}
     for name, (statement, rule) in claims.items():
         table = Table(measured)
-        with np.errstate(all="ignore"):
-            holds = bool(rule(table))
+        try:
+            with np.errstate(all="ignore"):
+                holds = bool(rule(table))
+        except ValueError as error:
+            raise ValueError(f"CLAIMS[{name!r}]: {error}") from error
         evidence = [
             {"variant": v, "metric": m, "mean": float(table[v][m].mean()), "std": spread(table[v][m])}
             for v, m in list(table.seen)

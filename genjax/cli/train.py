@@ -1,7 +1,7 @@
 """Trains a model by its config, and goes on where an earlier run of the same workdir stopped.
 
   genjax train --config=diffusion/edm_digits --workdir=runs/digits
-  genjax train --config=diffusion/edm_digits --workdir=runs/wide --config.network.channels=64
+  genjax train --config=diffusion/edm_digits --workdir=runs/wide --config.network.dim=192
   genjax train --config=diffusion/edm_digits --workdir=runs/split --config.mesh="{'data': -1, 'fsdp': 8}"
 
 Any value of the config is overridden by --config.KEY=VALUE. A training runs on all devices; where it spans
@@ -36,8 +36,7 @@ def run(args):
 
         initialize(*numbers)
     config = configs.load(args.config) if args.config else runtime.stored_config(args.workdir)
-    for field, text in args.overrides:
-        configs.override(config, field, text)
+    configs.apply(config, args.overrides)
     runtime.use_cache()
     import jax
 

@@ -146,4 +146,6 @@ def claim(workdir, config):
     if difference:
         name, old, new = difference
         old, new = ("nothing" if v is MISSING else repr(v) for v in (old, new))
-        raise ValueError(f"workdir: {workdir} holds another config: {name} is {old} there and {new} here")
+        raise ValueError(
+            f"workdir: {workdir} holds another config: {name} is {old} there and {new} here; give another workdir"
+        )

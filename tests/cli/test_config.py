@@ -122,3 +122,14 @@ def test_two_configs_of_one_name(folder):
     with pytest.raises(ValueError, match="'plain' is the name of several: family/plain, other/plain"):
         configs.load("plain")
     assert configs.load("other/plain") == {}
+
+
+def test_another_name_drops_the_arguments_of_the_old_one():
+    """Catches `--config.loss.weighting.name=min_snr` failing on an argument that nobody typed."""
+    config = ConfigDict({"loss": {"weighting": {"name": "edm", "sigma_data": 0.5}}, "sample": {"solver": "heun"}})
+    configs.apply(config, [("loss.weighting.gamma", "3.0"), ("loss.weighting.name", "min_snr")])
+    assert config.loss.weighting.to_dict() == {"name": "min_snr", "gamma": 3.0}
+    configs.apply(config, [("loss.weighting.name", "min_snr")])
+    assert config.loss.weighting.gamma == 3.0  # the same name keeps them
+    configs.apply(config, [("sample.solver", "{'name': 'ddim', 'eta': 0.5}")])
+    assert config.sample.solver.to_dict() == {"name": "ddim", "eta": 0.5}

@@ -19,7 +19,7 @@ from genjax.train import checkpoints
 from genjax.train.logs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = str(ROOT / "experiments" / "diffusion" / "edm_digits.py") + ":tiny"
+CONFIG = str(ROOT / "experiments" / "diffusion" / "edm_digits.py") + ":smoke"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,7 +19,7 @@ from genjax.data import DataSpec
 from genjax.train.generation import draw
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = str(ROOT / "experiments" / "diffusion" / "edm_digits.py") + ":tiny"
+CONFIG = str(ROOT / "experiments" / "diffusion" / "edm_digits.py") + ":smoke"
 SCRIPT = """
 import pathlib, sys
 import jax

@@ -174,7 +174,7 @@ def test_judge_survives_nan_and_names_unknown_metrics():
     claims = {"low": ("a below 1", lambda t: bool((t["v"]["a"] < 1).all()))}
     judged = report.judge(claims, {"v": {"a": [0.0, float("nan")]}})
     assert judged["low"]["verdict"] == "fails" and report.verdict(judged) == "fails"
-    with pytest.raises(KeyError, match="no metric 'b'"):
+    with pytest.raises(ValueError, match="no metric 'b'"):
         report.judge({"x": ("", lambda t: t["v"]["b"] < 1)}, {"v": {"a": [0.0]}})
     assert report.verdict({}) == "fails"
 

@@ -22,6 +22,10 @@ PARTS = {
 }
 
 
+def test_every_experiment_is_here():
+    assert set(PARTS) == set(EXPERIMENTS), "give each experiment a line in PARTS: variants that differ in kind"
+
+
 @pytest.fixture(scope="module")
 def runner():
     return Runner(EXPERIMENTS, cache=None, scale="smoke")

@@ -77,7 +77,8 @@ def one_process(names):
 
 
 def test_every_solver_is_here():
-    assert {*ORDERS, *WEAK_ORDERS, *SAMPLED, *SAME} == set(SOLVERS)
+    known = {*ORDERS, *WEAK_ORDERS, *SAMPLED, *SAME}
+    assert known == set(SOLVERS), "give each solver its order in ORDERS or WEAK_ORDERS, or a place in SAMPLED or SAME"
 
 
 @pytest.mark.parametrize("name", SAME)

@@ -21,7 +21,7 @@ from genjax.train.logs import read_metrics
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ROOT = SCRIPT.parents[2]
-CONFIG = f"{ROOT / 'experiments/diffusion/edm_digits.py'}:tiny"
+CONFIG = f"{ROOT / 'experiments/diffusion/edm_digits.py'}:smoke"
 
 
 def free_port():

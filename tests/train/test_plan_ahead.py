@@ -118,20 +118,20 @@ def test_estimate_is_the_longest_and_the_sum():
     ],
 )
 def test_bad_options(options, message, capsys):
-    assert main(["compile", "--config=edm_digits:tiny", *options]) == 2
+    assert main(["compile", "--config=edm_digits:smoke", *options]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
 def test_without_the_compiler(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main(["compile", "--config=edm_digits:tiny", "--topology=v5e:2x2"]) == 2
+    assert main(["compile", "--config=edm_digits:smoke", "--topology=v5e:2x2"]) == 2
     assert "expected the package libtpu, the compiler for TPUs" in capsys.readouterr().err
 
 
 def test_a_slice_that_is_not_here(capsys, tmp_path):
     """On the TPU's compiler: data-parallel training sums exactly the gradients; FSDP splits what is kept."""
     pytest.importorskip("libtpu")
-    base = ["compile", "--config=edm_digits:tiny", "--shape=64", "--classes=10", "--topology=v5e:2x2", "--no-sampler"]
+    base = ["compile", "--config=edm_digits:smoke", "--shape=64", "--classes=10", "--topology=v5e:2x2", "--no-sampler"]
     small = "--config.sharding={'min_size': 64}"
     found = {}
     for name, mesh in [("data", "data=4"), ("fsdp", "data=1,fsdp=4")]:
@@ -151,5 +151,5 @@ def test_a_slice_that_is_not_here(capsys, tmp_path):
 
 def test_unknown_slice(capsys):
     pytest.importorskip("libtpu")
-    assert main(["compile", "--config=edm_digits:tiny", "--topology=v5e:3x7"]) == 2
+    assert main(["compile", "--config=edm_digits:smoke", "--topology=v5e:3x7"]) == 2
     assert "--topology: the compiler knows no slice 'v5e:3x7'" in capsys.readouterr().err
