@@ -11,16 +11,19 @@ quadrature), so parts 1 to 3 train nothing. Rules fixed before the runs:
    slope in [-1.3, -0.7]; the median of Var(t | z) 2 d / t^2 lies in [0.6, 1.6] for every d.
 2. `sampling_d8`, `sampling_d32`: 100 steps with the exact targets, component std 0.2, cosine schedule cut at
    t = 0.99 for DDIM and DDPM; the ratio of sliced W2 to data, blind over conditional. Pass, means over
-   seeds: flow at most 1.5 in both dimensions, DDPM at most 1.4 in 32, DDIM at least 1.8 and at least 1.5
-   times the ratios of flow and of DDPM in both. Chosen after one-seed pilots, not before: DDPM at
-   most 1.4 was first asked in 8 dimensions too, which failed under each of five schedules tried (1.6 to 2.6), and
-   was dropped; the comparison of DDIM with DDPM was added; of the five schedules (linear in three forms, cosine
-   in two) this one was kept, under the linear ones DDIM's ratio in 8 dimensions (2.3 to 2.5) is below DDPM's (2.6).
+   seeds: flow at most 1.5 and DDPM at most 1.4 in both dimensions, DDIM at least 1.8 and at least 1.5 times the
+   ratios of flow and of DDPM in both. (One-seed pilots tried five schedules, linear in three forms and cosine in
+   two, before this one was kept; DDPM in 8 dimensions was above its bound under each, 1.6 to 2.6, so
+   `graceful_ddpm` is expected to fail. The specification's trial had 500 samples, whose own distance
+   to data hides more than that of the samples drawn here; under the linear schedules DDIM's
+   ratio in 8 dimensions, 2.3 to 2.5, is below DDPM's.)
 3. `amplification`: a constant error e in every prediction moves the flow's sample by -e and DDIM's by
    (sigma_N - sigma_0 alpha_N / alpha_0) e. Pass: both to a relative 1e-4.
 4. Digits (64 numbers), one MLP with and without its noise input, sampled in 50 steps with x0 clipped to
    the data's range. Pass: the Frechet distance of the blind flow model is at most twice that of the
-   conditional one, DDIM's ratio is at least 2 and at least 1.3 times the flow's. DDPM is reported.
+   conditional one, DDIM's ratio is at least 2 and at least 1.3 times the flow's. DDPM is reported. (A first
+   run failed at DDIM's ratio, 1.7: the conditional eps network is itself weak, FD 12 against the
+   flow's 6. A larger network, as in `ddpm`, is yet to be measured.)
 """
 
 import jax
@@ -261,9 +264,13 @@ CLAIMS = {
             for d in DIMENSIONS
         ),
     ),
-    "graceful": (
-        "blind sampling costs the flow at most 1.5 times its sliced W2 (d = 8, 32) and DDPM 1.4 times (d = 32)",
-        lambda t: all(_ratio(t, d, "flow") <= 1.5 for d in (8, 32)) and _ratio(t, 32, "ddpm") <= 1.4,
+    "graceful_flow": (
+        "blind sampling costs the flow at most 1.5 times its sliced W2 to data (d = 8, 32)",
+        lambda t: all(_ratio(t, d, "flow") <= 1.5 for d in (8, 32)),
+    ),
+    "graceful_ddpm": (
+        "blind sampling costs DDPM at most 1.4 times its sliced W2 to data (d = 8, 32)",
+        lambda t: all(_ratio(t, d, "ddpm") <= 1.4 for d in (8, 32)),
     ),
     "ddim_fails": (
         "blind DDIM's ratio is at least 1.8, and at least 1.5 times those of flow and DDPM (d = 8, 32)",
