@@ -22,8 +22,8 @@ C. Rate and distortion of the eps arm: the RMSE of x0_hat falls monotonically wi
    seed); the share of the bits spent where it is below 10 % of the data's standard deviation is reported.
 
 `bound_likelihood` fails: 3.62 bits a dimension under the bound's weights, 3.44 under the simple loss, every seed.
-The weights put nearly all of the loss on the least noise, and 4,000 steps with one learning rate for all arms
-leave the rest undertrained (FD 19.6 against 7.6); whether a longer training turns it is not measured.
+The weights put nearly all of the loss on the least noise; perhaps 4,000 steps with one learning rate for all
+arms leave the rest undertrained (FD 19.6 against 7.6). Longer training is not measured.
 
 `get_config("paper")`: CIFAR-10, 35.7M U-Net; the paper reports FID 3.17.
 """

@@ -19,8 +19,8 @@ importance. Bits a dimension are exact bounds on held-out digits over all levels
 (f) The simple loss of the hybrid's network on held-out digits is within 3 % of that of the simple one (T = 500).
 
 (b) fails: 19.5 and 19.4 with 10 steps. The FD of all 500 steps is 17 already, more than a Gaussian with the
-digits' mean and covariance has, so the network's error hides that of the steps: 128 wide and 3 deep is too
-small for the noise (as it was in `ddpm`), and a larger one is yet to be measured.
+digits' mean and covariance has, so the network's error probably hides that of the steps: 128 wide and 3
+deep was too small in a pilot of `ddpm`. A larger one is yet to be measured here.
 
 All are means over seeds. `get_config("paper")`: ImageNet at 64x64, T = 4,000, L_hybrid; the paper reports 3.57
 bits a dimension and FID 19.2 (120M parameters).

@@ -22,8 +22,8 @@ C. The same trainings, power EMA of widths 0.05 and 0.10 stored 16 times, FD of 
    reported: the paper's gain needs long training.
 
 `ema` fails: at the best rate of each design the raw weights are as good as the best average (FD 5.5 and 5.7,
-5.7 and 5.5), and wider averages are worse. After 4,000 steps the networks still improve faster than an
-average follows; whether longer training turns this is not measured.
+5.7 and 5.5), and wider averages are worse. Perhaps the networks still improve faster after 4,000 steps than
+an average follows; longer training is not measured.
 
 `get_config("paper")`: ImageNet-512 latents, EDM2-S; the paper reports FID 2.56 (without guidance).
 """

@@ -154,7 +154,7 @@ def _conv_k(x, g, kernel, strides, padding):
 
 
 # The transposes: each gradient of T(x, k, g) is a member of the family. An operand that is
-# differentiated arrives as a placeholder that has only a shape.
+# differentiated arrives without a value, as a shape alone.
 ad.defbilinear(
     conv_p,
     lambda g, x, k, **p: _conv_x(g, k, x.aval.shape[1:-1], **p),
