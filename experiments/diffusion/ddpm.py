@@ -59,6 +59,7 @@ PAPER = {
     "year": 2020,
     "arxiv": "2006.11239",
     "family": "diffusion",
+    "kind": "method",
 }
 PRIORS = ()
 SEEDS = 3

@@ -47,6 +47,7 @@ PAPER = {
     "year": 2022,
     "arxiv": "2206.00364",
     "family": "diffusion",
+    "kind": "method",
 }
 PRIORS = ()
 SEEDS = 3

@@ -47,6 +47,7 @@ PAPER = {
     "year": 2021,
     "arxiv": "2102.09672",
     "family": "diffusion",
+    "kind": "method",
 }
 PRIORS = ()
 SEEDS = 3

@@ -50,6 +50,7 @@ PAPER = {
     "year": 2025,
     "arxiv": "2502.13129",
     "family": "diffusion",
+    "kind": "study",
 }
 PRIORS = ()
 SEEDS = 3

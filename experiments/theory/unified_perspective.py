@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 
 from genjax.algorithms.diffusion import diffusion, trained_denoiser
 from genjax.cli import runner_default as run
+from genjax.cli.runner import check_scale
 from genjax.core.denoiser import make_denoiser
 from genjax.core.keys import fold, normal, uniform
 from genjax.core.prediction import with_x0
@@ -55,6 +56,7 @@ PAPER = {
     "year": 2022,
     "arxiv": "2208.11970",
     "family": "theory",
+    "kind": "survey",
 }
 PRIORS = ()
 SEEDS = 3
@@ -69,7 +71,7 @@ def make_mixture():
 
 
 def get_config(scale="small"):
-    smoke = scale == "smoke"
+    smoke = check_scale(scale)
     return ConfigDict(
         {
             "target": "eps",

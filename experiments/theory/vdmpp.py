@@ -47,6 +47,7 @@ PAPER = {
     "year": 2023,
     "arxiv": "2303.00848",
     "family": "theory",
+    "kind": "theory",
 }
 PRIORS = ()
 SEEDS = 3

@@ -37,6 +37,7 @@ PAPER = {
     "year": 2023,
     "arxiv": "2310.08442",
     "family": "training",
+    "kind": "method",
 }
 PRIORS = ()
 SEEDS = 3

@@ -48,6 +48,7 @@ PAPER = {
     "year": 2023,
     "arxiv": "2312.02696",
     "family": "training",
+    "kind": "method",
 }
 PRIORS = ()
 SEEDS = 3

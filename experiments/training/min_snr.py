@@ -42,6 +42,7 @@ PAPER = {
     "year": 2023,
     "arxiv": "2303.09556",
     "family": "training",
+    "kind": "method",
 }
 PRIORS = ()
 SEEDS = 3

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-PAPER_FIELDS = {"number": int, "title": str, "year": int, "arxiv": str, "family": str}
+PAPER_FIELDS = {"number": int, "title": str, "year": int, "arxiv": str, "family": str, "kind": str}
+KINDS = ("method", "study", "survey", "theory")  # a method's `get_config` has the scale "paper"
 
 
 class Experiment(NamedTuple):
@@ -59,10 +60,13 @@ def _literals(path, names):
 
 def _check_paper(path, paper):
     if not isinstance(paper, dict) or set(paper) != set(PAPER_FIELDS):
-        raise ValueError(f"{path.name}: PAPER: expected a dict with the keys {sorted(PAPER_FIELDS)}, got {paper!r}")
+        found = sorted(paper) if isinstance(paper, dict) else paper
+        raise ValueError(f"{path.name}: PAPER: expected a dict with the keys {sorted(PAPER_FIELDS)}, got {found}")
     for field, kind in PAPER_FIELDS.items():
         if type(paper[field]) is not kind:
             raise ValueError(f"{path.name}: PAPER: {field}: expected {kind.__name__}, got {paper[field]!r}")
+    if paper["kind"] not in KINDS:
+        raise ValueError(f"{path.name}: PAPER: kind: expected one of {list(KINDS)}, got {paper['kind']!r}")
     if paper["family"] != path.parent.name:
         raise ValueError(
             f"{path.name}: PAPER: family: expected the folder's name {path.parent.name!r}, got {paper['family']!r}"
@@ -127,7 +131,7 @@ def verdict_of(slug, results=None):
 
 
 def catalogue(root=None, results=None):
-    """One dict a paper: number, slug, title, year, arxiv, family, verdict."""
+    """One dict a paper: number, slug, title, year, arxiv, family, kind, verdict."""
     return [
         {"slug": e.slug, **e.paper, "verdict": verdict_of(e.slug, results)} for e in find_experiments(root).values()
     ]
@@ -143,9 +147,9 @@ def run(args):
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    print(f"{'no.':>4}  {'slug':22} {'family':12} {'verdict':8}  title")
+    print(f"{'no.':>4}  {'slug':22} {'family':12} {'kind':7} {'verdict':8}  title")
     for row in rows:
-        print(f"{row['number']:4d}  {row['slug']:22} {row['family']:12} {row['verdict']:8}  {row['title']}")
+        print("{number:4d}  {slug:22} {family:12} {kind:7} {verdict:8}  {title}".format(**row))
     held = sum(row["verdict"] == "holds" for row in rows)
     print(f"{len(rows)} papers, {held} hold")
     return 0

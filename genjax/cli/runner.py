@@ -2,7 +2,7 @@
 
 An experiment module (see docs/papers.md) has
 
-  PAPER       literal: number, title, year, arxiv, family
+  PAPER       literal: number, title, year, arxiv, family, kind
   PRIORS      slugs of experiments whose trained models it needs (default none)
   SEEDS       how many seeds a full run takes (default 3)
   get_config(scale)   "small", "smoke" and, for methods, "paper" -> ConfigDict
@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+SCALES = ("small", "smoke")  # of every experiment
 RUNNER_FIELDS = ("part", "scale")  # set in every config by `base_config`
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -74,6 +75,17 @@ def load(experiment):
         if not hasattr(module, name):
             raise ValueError(f"{experiment.slug}: expected {name} in the experiment, found none")
     return module
+
+
+def check_scale(scale):
+    """Whether `scale` is "smoke" (else "small"): for experiments whose config is their own.
+
+    Raises:
+      ValueError: another scale. A method takes "paper" before it asks.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale: expected 'small', 'smoke' or, for a method, 'paper', got {scale!r}")
+    return scale == "smoke"
 
 
 def base_config(module, scale):

@@ -5,6 +5,7 @@ from functools import cache
 from ml_collections import ConfigDict
 
 from genjax import data
+from genjax.cli.runner import check_scale
 from genjax.metrics.features import data_stats
 from genjax.metrics.frechet import frechet_distance
 
@@ -17,9 +18,7 @@ def base_config(scale, steps, **groups):
       steps: of the training.
       **groups: replace whole groups.
     """
-    if scale not in ("small", "smoke"):
-        raise ValueError(f"scale: expected 'small', 'smoke' or, for a method, 'paper', got {scale!r}")
-    smoke = scale == "smoke"
+    smoke = check_scale(scale)
     return ConfigDict(
         {
             "seed": 0,

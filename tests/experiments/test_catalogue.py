@@ -1,6 +1,7 @@
 """The catalogue of the papers that are reproduced here, and what every experiment must have."""
 
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -47,6 +48,18 @@ def test_every_variant_has_a_config_and_every_claim_a_statement(runner, slug):
         assert len(statement) > 20 and callable(rule)
 
 
+@pytest.mark.parametrize("slug", EXPERIMENTS)
+def test_scales_are_those_of_the_kind(runner, slug):
+    """Catches a method without its published setting, and a misspelt scale that runs at another one."""
+    get_config = runner.module(slug).get_config
+    method = EXPERIMENTS[slug].paper["kind"] == "method"
+    if method:
+        assert get_config("paper").train.steps > get_config("small").train.steps
+    for scale in ("smal", "", *(() if method else ("paper",))):
+        with pytest.raises(ValueError, match=rf"scale: expected 'small', 'smoke' .*got '{scale}'"):
+            get_config(scale)
+
+
 def test_committed_results_follow_from_their_figures(runner):
     """Catches a verdict edited by hand, a claim changed after its run, and results of uncommitted code."""
     for path in sorted(papers.results_root().glob("*.json")):
@@ -77,8 +90,10 @@ def test_papers_prints_what_the_results_say(tmp_path, capsys, monkeypatch):
     rows = {row["slug"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["edm"]["verdict"] == "fails" and rows["ddpm"]["verdict"] == "not run"
     assert rows["ddpm"]["number"] == 23 and rows["ddpm"]["family"] == "diffusion"
+    assert rows["ddpm"]["kind"] == "method" and rows["vdmpp"]["kind"] == "theory"
     assert papers.run(SimpleNamespace(json=False)) == 0
-    assert "Denoising Diffusion Probabilistic Models" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"23  ddpm +diffusion +method +not run +Denoising Diffusion Probabilistic Models", said)
     (tmp_path / "edm.json").write_text("{")
     with pytest.raises(ValueError, match=r"results/edm.json: expected a result"):
         papers.catalogue(results=tmp_path)
@@ -88,10 +103,11 @@ def test_malformed_papers_are_named(tmp_path):
     """Catches a PAPER whose family is not its folder, or whose fields are missing or of a wrong type."""
     folder = tmp_path / "theory"
     folder.mkdir()
-    good = {"number": 1, "title": "A", "year": 2020, "arxiv": "2001.00001", "family": "theory"}
+    good = {"number": 1, "title": "A", "year": 2020, "arxiv": "2001.00001", "family": "theory", "kind": "study"}
     for change, message in (
         ({"family": "gan"}, "family: expected the folder's name 'theory', got 'gan'"),
         ({"number": "1"}, "number: expected int, got '1'"),
+        ({"kind": "methods"}, r"kind: expected one of \['method', 'study', 'survey', 'theory'\], got 'methods'"),
         ({"extra": 1}, "expected a dict with the keys"),
     ):
         (folder / "a.py").write_text(f"PAPER = {good | change!r}\n")

@@ -20,7 +20,7 @@ DATA = {
 # number of parameters in millions where the paper gives one, and how near; the U-Net here resamples in residual
 # blocks where DDPM and iDDPM have single convolutions
 PARAMETERS = {"ddpm": (35.7, 0.12), "edm": (55.7, 0.02), "edm2": (280, 0.02), "improved_ddpm": (120, 0.12)}
-METHODS = ("ddpm", "edm", "improved_ddpm", "debias_diffusion", "edm2", "min_snr")
+METHODS = [slug for slug, e in EXPERIMENTS.items() if e.paper["kind"] == "method"]
 
 
 @pytest.mark.parametrize("slug", METHODS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
-PAPER = {"number": %d, "title": "A fake", "year": 2020, "arxiv": "0000.00000", "family": "fam"}
+PAPER = {"number": %d, "title": "A fake", "year": 2020, "arxiv": "0000.00000", "family": "fam", "kind": "study"}
 LOG = Path(__file__).with_name("log.txt")
 def note(text):
     with open(LOG, "a") as f:
