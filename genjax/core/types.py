@@ -130,9 +130,9 @@ class Operator(Protocol):
 class Noise(Protocol):
     """The law of the noise of a measurement."""
 
-    def sample(self, keys, x): ...
+    def sample(self, keys, mean): ...  # -> y
 
-    def log_prob(self, r): ...  # -> [B]
+    def log_prob(self, r, mean=None): ...  # of the residual r = y - mean -> [B]; Poisson noise needs the mean
 
 
 class Measurement(NamedTuple):
@@ -144,4 +144,5 @@ class Measurement(NamedTuple):
 
     def log_prob(self, x0, phi=None):
         """log p(y | x0), [B]."""
-        return self.noise.log_prob(self.y - self.operator.forward(x0, phi))
+        mean = self.operator.forward(x0, phi)
+        return self.noise.log_prob(self.y - mean, mean)
