@@ -71,8 +71,8 @@ def main(argv=None):
     """Runs one command.
 
     Returns:
-      0; 1 where a training diverged; 2 for bad input, an unwritable place and the like, told in one line on
-      stderr; 130 on interrupt.
+      0; 1 where a training diverged or the code of an experiment failed; 2 for bad input, an unwritable place
+      and the like; each told in one line on stderr. 130 on interrupt.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -86,10 +86,11 @@ def main(argv=None):
         if os.environ.get("GENJAX_TRACEBACK"):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        more = " (GENJAX_TRACEBACK=1 shows more)" if len(lines) > 1 else ""
+        kind = type(error).__name__
+        more = " (GENJAX_TRACEBACK=1 shows more)" if len(lines) > 1 or kind == "ExperimentError" else ""
         command = f"genjax {argv[0]}" if argv and argv[0] in COMMANDS else "genjax"
         print(f"{command}: error: {lines[0]}{more}", file=sys.stderr)
-        return 1 if type(error).__name__ == "Diverged" else 2
+        return 1 if kind in ("Diverged", "ExperimentError") else 2
 
 
 if __name__ == "__main__":

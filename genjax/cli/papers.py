@@ -47,7 +47,11 @@ def results_root():
 def _literals(path, names):
     """Literal values assigned at the top level of a Python file to any of `names`."""
     found = {}
-    for node in ast.parse(path.read_text(encoding="utf-8"), filename=path.name).body:
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8"), filename=path.name).body
+    except SyntaxError as error:
+        raise ValueError(f"{path.name}: line {error.lineno}: expected Python, {error.msg}") from None
+    for node in body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             if name in names:
@@ -79,7 +83,7 @@ def find_experiments(root=None):
     Files without a `PAPER` (training configs, for instance) are left out.
 
     Raises:
-      ValueError: a malformed PAPER, or two experiments of one slug.
+      ValueError: a malformed PAPER, a file that is no Python, or two experiments of one slug.
     """
     found = {}
     for path in sorted(Path(root or experiments_root()).glob("*/*.py")):

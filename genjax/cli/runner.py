@@ -21,6 +21,7 @@ run goes on where it stopped, and a changed formula is measured again.
 """
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -29,6 +30,7 @@ import os
 import pickle
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +39,31 @@ import numpy as np
 SCALES = ("small", "smoke")  # of every experiment
 RUNNER_FIELDS = ("part", "scale")  # set in every config by `base_config`
 PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class ExperimentError(RuntimeError):
+    """Code of an experiment raised something; the message says where and what, the cause is what it was."""
+
+
+@contextlib.contextmanager
+def failing(place, kind=Exception, path=None):
+    """Turns what is raised inside into an ExperimentError of one line, "place: what".
+
+    Args:
+      place: what was being done.
+      kind: of exceptions; ExperimentError to put `place` before one that is on its way.
+      path: the experiment's file, whose line is named where the traceback passes through it.
+    """
+    try:
+        yield
+    except kind as error:
+        if isinstance(error, ExperimentError):
+            raise ExperimentError(f"{place}: {error}") from error.__cause__
+        what = (str(error).strip().splitlines() or [""])[0]
+        what = f"{type(error).__name__}: {what}" if what else type(error).__name__
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        where = f" (line {lines[-1]} of {path.name})" if lines else ""
+        raise ExperimentError(f"{place}: {what}{where}") from error
 
 
 class Measurement(NamedTuple):
@@ -66,14 +93,15 @@ def load(experiment):
     """The imported module of an experiment.
 
     Raises:
-      ValueError: it lacks one of `get_config`, `VARIANTS`, `CLAIMS`.
+      ExperimentError: the file cannot be run, or lacks one of `get_config`, `VARIANTS`, `CLAIMS`.
     """
     spec = importlib.util.spec_from_file_location(f"genjax_experiment_{experiment.slug}", experiment.path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with failing(experiment.slug, path=experiment.path):
+        spec.loader.exec_module(module)
     for name in ("get_config", "VARIANTS", "CLAIMS"):
         if not hasattr(module, name):
-            raise ValueError(f"{experiment.slug}: expected {name} in the experiment, found none")
+            raise ExperimentError(f"{experiment.slug}: expected {name} in the experiment, found none")
     return module
 
 
@@ -251,6 +279,7 @@ class Runner:
 
         Raises:
           ValueError: an unknown prior, one that trains nothing, or a circle of priors.
+          ExperimentError: the training of a prior failed.
         """
         if slug in _chain:
             raise ValueError(f"PRIORS: expected no circle, got {' -> '.join((*_chain, slug))}")
@@ -260,12 +289,19 @@ class Runner:
                 raise ValueError(f"{slug}: PRIORS: expected one of {sorted(self.experiments)}, got {prior!r}")
             if self._train_function(prior) is None:
                 raise ValueError(f"{slug}: PRIORS: {prior!r} trains nothing that could be a prior")
-            config = base_config(self.module(prior), self.scale)
-            trainings[prior] = self.train(prior, config, 0, self.priors(prior, (*_chain, slug)))
+            below = self.priors(prior, (*_chain, slug))
+            with failing(f"{slug}: prior {prior!r}", ExperimentError):
+                with failing("get_config", path=self.experiments[prior].path):
+                    config = base_config(self.module(prior), self.scale)
+                trainings[prior] = self.train(prior, config, 0, below)
         return trainings
 
     def train(self, slug, config, seed, priors):
-        """The Training of one config and seed, from the cache where it is there; None where nothing trains."""
+        """The Training of one config and seed, from the cache where it is there; None where nothing trains.
+
+        Raises:
+          ExperimentError: the training failed.
+        """
         function = self._train_function(slug)
         if function is None:
             return None
@@ -280,8 +316,9 @@ class Runner:
         if stored is not None:
             return stored
         start = time.perf_counter()
-        result = function(config.lock(), jax.random.key(seed), {k: p.result for k, p in priors.items()})
-        result = jax.tree.map(np.asarray, result)
+        with failing("train", path=self.experiments[slug].path):
+            result = function(config.lock(), jax.random.key(seed), {k: p.result for k, p in priors.items()})
+            result = jax.tree.map(np.asarray, result)
         training = self._trainings[name] = Training(name, time.perf_counter() - start, result)
         if self.cache:
             write_atomically(self._training_path(slug, name), pickle.dumps(training[1:]))
@@ -305,11 +342,18 @@ class Runner:
         """One variant with one seed -> (Measurement, was it cached).
 
         Raises:
-          TypeError: a metric is not a scalar.
+          ExperimentError: the variant's config, its training or its measurement failed, or a metric is not a
+            scalar; the message names experiment, variant and seed.
         """
+        with failing(f"{slug}: variant {variant!r}, seed {seed}", ExperimentError):
+            return self._measure(slug, variant, seed, priors)
+
+    def _measure(self, slug, variant, seed, priors):
         import jax
 
-        config = variant_config(self.module(slug), variant, self.scale)
+        experiment = self.experiments[slug].path
+        with failing("config", path=experiment):
+            config = variant_config(self.module(slug), variant, self.scale)
         prior_hashes = sorted(p.hash for p in priors.values())
         name = f"{variant}-{seed}-{_hash(slug, config.to_dict(), seed, self.source(slug), prior_hashes)}.json"
         path = self.cache and Path(self.cache) / "measurements" / slug / name
@@ -326,7 +370,9 @@ class Runner:
 
             function = runner_default.measure_of(slug)
         start = time.perf_counter()
-        metrics = {k: _scalar(slug, k, v) for k, v in function(config.lock(), jax.random.key(seed), given).items()}
+        with failing("measure", path=experiment):
+            found = function(config.lock(), jax.random.key(seed), given)
+            metrics = {k: _scalar(k, v) for k, v in found.items()}
         seconds = time.perf_counter() - start
         measurement = Measurement(metrics, seconds, training and training.hash)
         if path:
@@ -334,8 +380,8 @@ class Runner:
         return measurement, False
 
 
-def _scalar(slug, name, value):
+def _scalar(name, value):
     value = np.asarray(value)
     if value.size != 1 or not (np.issubdtype(value.dtype, np.number) or value.dtype == bool):
-        raise TypeError(f"{slug}: metric {name!r}: expected a scalar, got shape {value.shape} of {value.dtype}")
+        raise TypeError(f"metric {name!r}: expected a scalar, got shape {value.shape} of {value.dtype}")
     return float(value.reshape(()))

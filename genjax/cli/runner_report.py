@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 
 from genjax.cli.papers import clone_root
-from genjax.cli.runner import write_atomically
+from genjax.cli.runner import failing, write_atomically
 
 VERSIONS = ("genjax-toolkit", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 
@@ -51,15 +51,16 @@ class Table(dict):
 
 
 def judge(claims, measured):
-    """name -> {statement, verdict, evidence} of every claim; evidence names the metrics that its rule read."""
+    """name -> {statement, verdict, evidence} of every claim; evidence names the metrics that its rule read.
+
+    Raises:
+      ExperimentError: a rule raised something, or asks for what was not measured.
+    """
     judged = {}
     for name, (statement, rule) in claims.items():
         table = Table(measured)
-        try:
-            with np.errstate(all="ignore"):
-                holds = bool(rule(table))
-        except ValueError as error:
-            raise ValueError(f"CLAIMS[{name!r}]: {error}") from error
+        with failing(f"CLAIMS[{name!r}]"), np.errstate(all="ignore"):
+            holds = bool(rule(table))
         evidence = [
             {"variant": v, "metric": m, "mean": float(table[v][m].mean()), "std": spread(table[v][m])}
             for v, m in list(table.seen)
@@ -86,8 +87,8 @@ def number(value):
 def print_table(measured, say):
     """One line a metric of each variant: mean, spread over seeds."""
     for variant, row in measured.items():
-        say(f"  {variant}")
-        width = max(map(len, row))
+        say(f"  {variant}{'' if row else ': nothing measured'}")
+        width = max(map(len, row), default=0)
         for metric, values in row.items():
             mean = float(np.mean(values))
             say(f"    {metric:{width}}  {number(mean):>10} +- {number(spread(values)):<10}")

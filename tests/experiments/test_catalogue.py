@@ -116,6 +116,9 @@ def test_malformed_papers_are_named(tmp_path):
     (folder / "a.py").write_text("PAPER = dict(number=1)\n")
     with pytest.raises(ValueError, match="expected a literal"):
         papers.find_experiments(tmp_path)
+    (folder / "a.py").write_text("PAPER = 1\ndef f(:\n")
+    with pytest.raises(ValueError, match=r"a\.py: line 2: expected Python, invalid syntax"):
+        papers.find_experiments(tmp_path)
 
 
 def test_the_readme_says_what_the_results_say():

@@ -1,13 +1,15 @@
 """The runner on a fake catalogue: table, verdicts, resuming, shared trainings, atomic writes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from genjax.cli import papers, reproduce
 from genjax.cli import runner_report as report
-from genjax.cli.runner import Runner, source_files, source_hash, variant_config, write_atomically
+from genjax.cli.main import main
+from genjax.cli.runner import ExperimentError, Runner, source_files, source_hash, variant_config, write_atomically
 
 HEADER = """
 from pathlib import Path
@@ -154,9 +156,76 @@ def test_smoke_writes_nothing(catalogue, tmp_path):
     runner = Runner(catalogue, cache=None, scale="smoke")
     lines = []
     content = reproduce.reproduce(runner, catalogue["trained"], say=lines.append)
-    assert content["seeds"] == [0]
+    assert content["seeds"] == [0, 1]
     assert not (tmp_path / "results").exists() and not (tmp_path / "cache").exists()
     assert any("no verdict" in line for line in lines) and not any("HOLDS" in line for line in lines)
+
+
+def test_smoke_finds_rules_that_take_arrays_for_numbers(catalogue):
+    """Catches what only a full run showed: with one seed, an array of figures passes for a number."""
+    rule = 't: bool(t["only"]["b"] == 1)'
+    path = catalogue["base"].path
+    path.write_text(BASE.replace('t: bool((t["only"]["b"] == 1).all())', rule))
+    assert rule in path.read_text()
+    measured = {"only": {"b": [1.0]}}
+    assert report.judge(Runner(catalogue).module("base").CLAIMS, measured)["one"]["verdict"] == "holds"
+    with pytest.raises(ExperimentError, match=r"base: CLAIMS\['one'\]: ValueError: The truth value"):
+        reproduce.reproduce(Runner(catalogue, scale="smoke"), catalogue["base"], say=lambda line: None)
+
+
+def command(monkeypatch, tmp_path, *words):
+    """The exit code of `genjax reproduce` on the fake catalogue."""
+    monkeypatch.setattr(papers, "experiments_root", lambda: tmp_path / "experiments")
+    monkeypatch.setattr(reproduce.runtime, "use_cache", lambda: None)
+    return main(["reproduce", *words, f"--cache={tmp_path}/cache", f"--results={tmp_path}/results"])
+
+
+def test_a_failing_measurement_is_named_and_loses_nothing(catalogue, tmp_path, monkeypatch, capsys):
+    """Catches a traceback without a place, and measurements or experiments that one failure takes along."""
+    path = catalogue["trained"].path
+    fault = '    if config.eval.shift and priors["trained"]["w"].shape == (3,):\n        {}["sift"]\n'
+    path.write_text(TRAINED.replace('    note("measure")\n', '    note("measure")\n' + fault))
+    assert command(monkeypatch, tmp_path, "--all") == 1
+    out, err = capsys.readouterr()
+    line = path.read_text().splitlines().index('        {}["sift"]') + 1
+    first = f"trained: variant 'shifted', seed 0: measure: KeyError: 'sift' (line {line} of trained.py)"
+    hint = "(and 1 more measurements failed) (GENJAX_TRACEBACK=1 shows more)"
+    assert err == f"genjax reproduce: error: {first} {hint}\n"
+    assert f"[2/6] FAILED {first}" in out and "FAILED trained: variant 'shifted', seed 1" in out
+    assert "draw" in out and "shifted: nothing measured" in out  # what was measured is told
+    assert f"trained                  failed: {first}" in out and "base                     holds" in out
+    assert [p.name for p in sorted((tmp_path / "results").iterdir())] == ["base.json", "base.png"]
+    assert len(list((tmp_path / "cache" / "measurements" / "trained").iterdir())) == 4
+    before = notes(catalogue)
+    assert command(monkeypatch, tmp_path, "trained") == 1
+    assert notes(catalogue)[len(before) :] == ["measure"] * 2  # no training, and none of the four again
+    monkeypatch.setenv("GENJAX_TRACEBACK", "1")
+    with pytest.raises(ExperimentError) as found:
+        command(monkeypatch, tmp_path, "trained")
+    assert isinstance(found.value.__cause__, KeyError)
+
+
+def test_other_failures_of_an_experiment_are_named(catalogue, tmp_path, monkeypatch, capsys):
+    """Catches a traceback out of an import, a training, a prior, a rule or a figure."""
+    sources = {"trained": TRAINED, "base": BASE}
+    for slug, old, new, message in (
+        ("trained", "import jax\n", "import jaxx\n", r"trained: ModuleNotFoundError: No module named 'jaxx' \("),
+        ("trained", "CLAIMS = ", "CLAIM = ", "trained: expected CLAIMS in the experiment, found none"),
+        ("trained", '["b"]}', '["c"]}', r"variant 'plain', seed 0: train: KeyError: 'c' \(line \d+ of trained\.py\)"),
+        ("trained", '"train.rate"', '"train.rat"', "'fast', seed 0: config: ValueError: VARIANTS"),
+        ("trained", '["fast"]["value"]', '["fat"]["value"]', r"CLAIMS\['wrong'\]: ValueError: no variant 'fat'"),
+        ("trained", "PRIORS = (", "PRIORS = ('bas', ", "ValueError: trained: PRIORS: expected one of"),
+        ("trained", "CLAIMS", "def figure(t, path):\n    1 / 0\nCLAIMS", "figure: ZeroDivisionError: .* of trained"),
+        ("base", 'note("base")', "raise FloatingPointError", r"prior 'base': train: FloatingPointError \("),
+    ):
+        file, source = catalogue[slug].path, sources[slug]
+        assert source.count(old) == 1
+        file.write_text(source.replace(old, new))
+        assert command(monkeypatch, tmp_path, "trained") == 1
+        err = capsys.readouterr().err.strip().splitlines()[-1]
+        assert err.startswith("genjax reproduce: error: trained: ") and re.search(message, err), err
+        assert not list((tmp_path / "results").glob("*"))
+        file.write_text(source)
 
 
 def test_write_is_atomic(tmp_path, monkeypatch):
@@ -174,7 +243,7 @@ def test_judge_survives_nan_and_names_unknown_metrics():
     claims = {"low": ("a below 1", lambda t: bool((t["v"]["a"] < 1).all()))}
     judged = report.judge(claims, {"v": {"a": [0.0, float("nan")]}})
     assert judged["low"]["verdict"] == "fails" and report.verdict(judged) == "fails"
-    with pytest.raises(ValueError, match="no metric 'b'"):
+    with pytest.raises(ExperimentError, match=r"CLAIMS\['x'\]: ValueError: variant 'v' has no metric 'b'"):
         report.judge({"x": ("", lambda t: t["v"]["b"] < 1)}, {"v": {"a": [0.0]}})
     assert report.verdict({}) == "fails"
 
@@ -203,7 +272,8 @@ def test_errors_name_what_was_wrong(catalogue, tmp_path):
     with pytest.raises(OSError, match="results: expected a folder that can be written"):
         reproduce.check_writable(Path(file))
     catalogue["base"].path.write_text(BASE.replace('priors["base"]["b"]}', "jnp.ones(2)}"))
-    with pytest.raises(TypeError, match=r"metric 'b': expected a scalar, got shape \(2,\)"):
+    place = r"base: variant 'only', seed 0: measure: TypeError: metric 'b': expected a scalar, got shape \(2,\)"
+    with pytest.raises(ExperimentError, match=place):
         run(catalogue, "base", tmp_path)
 
 
