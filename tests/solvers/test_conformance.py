@@ -1,6 +1,7 @@
 """What every solver keeps, whatever its mathematics; and what wrappers of solvers keep."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from genjax.core.keys import fold, per_sample, sample_keys
-from genjax.core.types import SolverState
+from genjax.core.types import Prediction, SolverState
 from genjax.oracles.mixture import ring
 from genjax.processes import gaussian
-from genjax.solvers import SOLVERS, exponential_single, generate, grids, lms, runge_kutta, sample, unipc
+from genjax.solvers import SOLVERS, exponential_single, generate, grids, lms, runge_kutta, sample, transforms, unipc
+from genjax.solvers.base import nfe
 
 MIXTURE = ring(4, 0.7, 0.2)
 DETERMINISTIC = sorted(name for name, make in SOLVERS.items() if make().propose is None)
@@ -55,6 +57,46 @@ def test_conformance(name):
     np.testing.assert_allclose(part, out[:2], atol=2e-5)
     again = program(jax.random.key(7), ring(4, 0.9, 0.3), gaussian.flow(2e-3), grids.log_snr(process, 5), x + 1)[0]
     assert len(traces) == 1 and jnp.isfinite(again).all()
+
+
+COUNTED = {
+    **SOLVERS,
+    "annealed_langevin(2)": lambda: SOLVERS["annealed_langevin"](steps=2),
+    "predictor_corrector(3)": lambda: SOLVERS["predictor_corrector"](steps=3),
+    **{f"exponential_single({n})": lambda n=n: exponential_single(n) for n in (1, 2, 3)},
+    "resample(rk3, 4)": lambda: transforms.resample(SOLVERS["rk3"](), 4),
+    "project(dpmpp_2s)": lambda: transforms.project(SOLVERS["dpmpp_2s"](), 0.0, 1.0),
+    "project(dpm2_ancestral)": lambda: transforms.project(SOLVERS["dpm2_ancestral"](), 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_declared_evaluations_are_those_made(name):
+    """Catches a solver that calls the denoiser more often than `evals` says, in a branch or a loop too, or at s = 0,
+    where comparisons at equal evaluations would be unfair; and a law whose `propose` costs more than the step.
+
+    Nothing is compiled: loops run in Python and of a branch only the side taken, so that each call is counted.
+    """
+    process, solver, calls = gaussian.vp(), COUNTED[name](), []
+
+    def denoiser(x, t, cond=None, key=None):
+        calls.append(t)
+        return Prediction(x0=0.5 * x, eps=0.1 * x)
+
+    grid, keys, made, proposed = grids.uniform(process, 4), sample_keys(jax.random.key(0), 2), [], []
+    with jax.disable_jit():
+        state = solver.init(jnp.ones((2, 2)), grid[0])
+        for i, (t, s) in enumerate(itertools.pairwise(grid)):
+            if solver.propose is not None:
+                solver.propose(denoiser, process, state, t, s)
+                proposed.append(len(calls))
+                calls.clear()
+            state, _ = solver.step(fold(keys, i), denoiser, process, state, t, s)
+            made.append(len(calls))
+            calls.clear()
+    assert made == [solver.evals] * 3 + [solver.evals_last]
+    assert sum(made) == nfe(solver, grid)
+    assert solver.propose is None or proposed == made
 
 
 @pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m", "heun", "lms", "dpmpp_2m_sde"])
