@@ -3,8 +3,11 @@
   genjax evaluate --workdir=runs/digits
   genjax evaluate --workdir=runs/digits --metrics=fd,accuracy --num=5000
 
-Settings of the groups eval and sample are overridden by --config.eval.KEY=VALUE and --config.sample.KEY=VALUE.
+Settings of the groups eval and sample are overridden by --config.eval.KEY=VALUE and --config.sample.KEY=VALUE;
+--solver, --grid, --steps and --cfg-scale are short for the latter, as in `genjax sample`.
 """
+
+from genjax.cli import sampling
 
 OVERRIDES = True
 
@@ -15,6 +18,7 @@ def add_arguments(parser):
         "--metrics", help="names, comma-separated; by default those of the config, or what suits the data"
     )
     parser.add_argument("--num", type=int, help="number of samples")
+    sampling.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     parser.add_argument("--out", help="file of the figures (WORKDIR/metrics.json)")
     parser.add_argument("--curve", help="also draw the loss curve to FILE.png")
@@ -24,14 +28,10 @@ def run(args):
     """Runs the command. Returns the exit code."""
     from pathlib import Path
 
-    from genjax.cli import config as configs
     from genjax.cli import runtime
 
     config = runtime.stored_config(args.workdir)
-    for field, _ in args.overrides:
-        if field.split(".")[0] not in ("eval", "sample"):
-            raise ValueError(f"--config.{field}: only eval and sample can be changed of a trained model")
-    configs.apply(config, args.overrides)
+    sampling.apply(config, args, ("eval", "sample"))
     out = runtime.check_output(args.out or Path(args.workdir) / "metrics.json", ".json")
     curve = args.curve and runtime.check_output(args.curve, ".png")
     runtime.use_cache()

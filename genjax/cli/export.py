@@ -9,11 +9,13 @@ The file holds the program and the averaged weights, for any number of samples, 
   x = sampler.call(jax.random.key(0), jax.numpy.arange(16), jax.numpy.full(16, 3))
 
 Its arguments are a key, the numbers of the samples (sample i depends on the key, i and its label alone) and,
-where the model is conditional, their labels (-1 for none), both int32.
+where the model is conditional, their labels (-1 for none), both int32. --solver, --grid, --steps and --cfg-scale
+are short for --config.sample.KEY=VALUE.
 """
 
-from genjax.cli.sample import apply_options
+from genjax.cli import sampling
 
+OVERRIDES = True
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -21,10 +23,7 @@ def add_arguments(parser):
     parser.add_argument("--workdir", required=True, help="directory that `genjax train` wrote")
     parser.add_argument("--out", required=True, help="FILE.jaxexport")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="of cpu, cuda, rocm, tpu (cpu,cuda,tpu)")
-    parser.add_argument("--solver", help="a solver (heun) or a popular sampler (DPM++ 2M Karras)")
-    parser.add_argument("--grid", help="time grid of the solver (karras)")
-    parser.add_argument("--steps", type=int, help="steps of the solver")
-    parser.add_argument("--cfg-scale", type=float, help="classifier-free guidance; 1 for none")
+    sampling.add_arguments(parser)
 
 
 def exported(algorithm, state, conditional, platforms=PLATFORMS):
@@ -56,7 +55,7 @@ def run(args):
     for name in platforms:
         if name not in ("cpu", "cuda", "rocm", "tpu"):
             raise ValueError(f"--platforms: expected names of cpu, cuda, rocm and tpu, got {name!r}")
-    apply_options(config, args)
+    sampling.apply(config, args)
     runtime.use_cache()
     from genjax import build
     from genjax.train.workdir import atomic_path

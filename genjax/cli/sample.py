@@ -3,8 +3,13 @@
   genjax sample --workdir=runs/digits --num=100 --out=digits.png
   genjax sample --workdir=runs/digits --num=64 --labels=3,7 --solver="DPM++ 2M Karras" --steps=12 --out=x.npz
 
-The picture of a conditional model has a block of samples a class, in the order of --labels.
+The picture of a conditional model has a block of samples a class, in the order of --labels. --solver, --grid, --steps
+and --cfg-scale are short for --config.sample.KEY=VALUE, which takes the other settings of sampling too.
 """
+
+from genjax.cli import sampling
+
+OVERRIDES = True
 
 
 def add_arguments(parser):
@@ -12,10 +17,7 @@ def add_arguments(parser):
     parser.add_argument("--num", type=int, default=64, help="number of samples (64)")
     parser.add_argument("--out", required=True, help="FILE.png, or FILE.npz with the arrays x and label")
     parser.add_argument("--labels", help="classes: 0,3,7 or 0-9 or none; all classes by default")
-    parser.add_argument("--solver", help="a solver (heun) or a popular sampler (DPM++ 2M Karras)")
-    parser.add_argument("--grid", help="time grid of the solver (karras)")
-    parser.add_argument("--steps", type=int, help="steps of the solver")
-    parser.add_argument("--cfg-scale", type=float, help="classifier-free guidance; 1 for none")
+    sampling.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed (0)")
 
 
@@ -23,15 +25,17 @@ def parse_labels(text, num, num_classes):
     """Labels [num] from "0,3,7", "0-9" or "none" (-1): equal blocks in the order given.
 
     Raises:
-      ValueError: no whole numbers, a class that does not exist, more labels than samples.
+      ValueError: no whole numbers, a range from its upper end, a class that does not exist, more labels than samples.
     """
     if text == "none":
         return [-1] * num
     labels = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"--labels: expected classes such as 0,3,7 or 0-9, got {text!r}")
+        if dash and int(last) < int(first):
+            raise ValueError(f"--labels: expected a range from its lower end, such as {last}-{first}, got {part!r}")
         labels.extend(range(int(first), int(last) + 1) if dash else [int(first)])
     for label in labels:
         if label >= num_classes:
@@ -52,24 +56,6 @@ def layout(labels, names):
     return columns, [names[label] if names else label for label in rows]
 
 
-def apply_options(config, args):
-    """Sets what --solver, --grid, --steps and --cfg-scale say."""
-    from ml_collections import ConfigDict
-
-    with config.unlocked():
-        if config.get("sample") is None:
-            config.sample = ConfigDict()
-        new = config.sample.to_dict()
-        if args.solver is not None:
-            new.pop("grid", None)  # a popular sampler says its own
-            new["solver"] = args.solver
-        for name in ("grid", "steps", "cfg_scale"):
-            if getattr(args, name) is not None:
-                new[name] = getattr(args, name)
-        del config.sample
-        config.sample = ConfigDict(new)
-
-
 def run(args):
     """Runs the command. Returns the exit code."""
     from genjax.cli import runtime
@@ -78,7 +64,7 @@ def run(args):
     path = runtime.check_output(args.out, ".png", ".npz")
     if args.num < 1:
         raise ValueError(f"--num: expected at least 1, got {args.num}")
-    apply_options(config, args)
+    sampling.apply(config, args)
     runtime.use_cache()
     import jax
     import numpy as np

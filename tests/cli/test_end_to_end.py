@@ -84,6 +84,12 @@ def test_samples_as_picture_and_as_arrays(trained, tmp_path):
     for name, option in {"e": "--cfg-scale=4", "f": "--solver=DPM++ 2M Karras", "g": "--grid=log_snr"}.items():
         assert main([*argv, "--num=2", "--labels=3", option, f"--out={tmp_path}/{name}.npz"]) == 0
         assert np.abs(np.load(tmp_path / f"{name}.npz")["x"] - arrays["x"][:2]).max() > 1e-3
+    # what an option says, the config's own spelling says too
+    long = ["sample", f"--workdir={trained}", "--num=2", "--labels=3"]
+    long += ["--config.sample.steps=3", "--config.sample.solver=DPM++ 2M Karras", f"--out={tmp_path}/h.npz"]
+    assert main(long) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "h.npz")["x"], np.load(tmp_path / "f.npz")["x"])
+    (tmp_path / "h.npz").unlink()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", *(f"{n}.npz" for n in "bcdefg")]
 
 
@@ -95,6 +101,8 @@ def test_evaluation_prints_a_table_and_writes_json(trained, tmp_path, capsys):
     record = json.loads(out.read_text())
     assert set(record["metrics"]) == {"sliced_w2", "energy_distance", "mmd2", "bits_per_dim[bound, test]"}
     assert record["num"] == 40 and record["step"] == 60 and record["sample"]["steps"] == 3
+    assert main([*argv[:-1], f"--out={tmp_path}/short.json", "--steps=3", "--config.eval.draws=4"]) == 0
+    assert json.loads((tmp_path / "short.json").read_text()) == record
     table = capsys.readouterr().out
     assert all(f"{name}" in table and f"{value:.4f}" in table for name, value in record["metrics"].items())
     # a bound on discrete data lies between 0 and, for 17 levels and this little training, a few times log2(17)
@@ -274,6 +282,11 @@ def test_a_disk_that_fills_up_while_training(tmp_path):
     [
         (["--labels=11"], r"--labels: expected classes 0 \.\.\. 9, got 11"),
         (["--labels=a"], "--labels: expected classes such as 0,3,7 or 0-9, got 'a'"),
+        (["--labels=3-1"], r"--labels: expected a range from its lower end, such as 1-3, got '3-1'"),
+        (["--labels=0,3-1"], r"--labels: expected a range from its lower end, such as 1-3, got '3-1'"),
+        (["--steps=3", "--config.sample.steps=3"], r"--steps: expected this or --config\.sample\.steps, got both"),
+        (["--config.sample.stps=3"], r"sample\.stps: unknown key; did you mean 'steps'\?"),
+        (["--config.network.width=3"], "only sample can be changed of a trained model"),
         (["--labels=0,1,2,3,4"], "--labels: expected 1 to 4 classes for 4 samples, got 5"),
         (["--solver=huen"], r"unknown name 'huen'; did you mean 'heun'\?"),
         (["--steps=0"], r"sample\.steps: expected at least 1, got 0"),
