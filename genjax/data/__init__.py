@@ -5,7 +5,7 @@ and `batch_at(key, step, arrays, batch_size)` inside a compiled scan. Others go 
 `Prefetch` to have the next batches on the device in time.
 """
 
-from genjax.data.augment import horizontal_flip
+from genjax.data.augment import AUGMENTS, Augment, horizontal_flip
 from genjax.data.extractors import class_accuracy, extractor, judge, train_classifier
 from genjax.data.load import DATASETS, load, option_names
 from genjax.data.loader import Loader, Prefetch
@@ -13,6 +13,8 @@ from genjax.data.resident import batch_at, batch_indices, on_device, permuted
 from genjax.data.spec import Dataset, DataSpec, check, check_examples, choose, in_memory
 
 __all__ = [
+    "AUGMENTS",
+    "Augment",
     "DATASETS",
     "DataSpec",
     "Dataset",
