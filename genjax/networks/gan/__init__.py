@@ -9,6 +9,8 @@
 where train=True; "reference", fixed at init. Random layers take the streams "dropout" and "noise".
 """
 
+from genjax.networks.gan.biggan import BigGANDiscriminator, BigGANGenerator
+from genjax.networks.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genjax.networks.gan.heads import HEADS, make_head
 from genjax.networks.gan.layers import (
     ACTIVATIONS,
@@ -20,15 +22,22 @@ from genjax.networks.gan.layers import (
 )
 from genjax.networks.gan.mlp import MLPDiscriminator, MLPGenerator
 from genjax.networks.gan.norms import NORMS, Norm, standing_statistics
-from genjax.networks.gan.spectral import SpectralConv, SpectralDense, spectral_norm
+from genjax.networks.gan.resnet import ResNetDiscriminator, ResNetGenerator
+from genjax.networks.gan.spectral import SpectralConv, SpectralDense, SpectralUpConv, spectral_norm
 
 GENERATORS = {
     # name: constructor of the module
     "mlp": MLPGenerator,
+    "dcgan": DCGANGenerator,
+    "resnet": ResNetGenerator,
+    "biggan": BigGANGenerator,
 }
 DISCRIMINATORS = {
     # name: constructor of the module
     "mlp": MLPDiscriminator,
+    "dcgan": DCGANDiscriminator,
+    "resnet": ResNetDiscriminator,
+    "biggan": BigGANDiscriminator,
 }
 
 __all__ = [
@@ -38,14 +47,21 @@ __all__ = [
     "HEADS",
     "INITS",
     "NORMS",
+    "BigGANDiscriminator",
+    "BigGANGenerator",
     "CondInput",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "MLPDiscriminator",
     "MLPGenerator",
     "MinibatchDiscrimination",
     "Norm",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
     "SelfAttention",
     "SpectralConv",
     "SpectralDense",
+    "SpectralUpConv",
     "make_head",
     "minibatch_stddev",
     "spectral_norm",

@@ -22,7 +22,7 @@ from flax import linen as nn
 from genjax.construct import construct
 from genjax.core.numerics import safe_norm
 from genjax.core.types import Critique
-from genjax.networks.gan.layers import INITS, named, one_hot
+from genjax.networks.gan.layers import INITS, CondInput, named, one_hot, split_label
 from genjax.networks.gan.spectral import SpectralDense, normalized
 
 EPS = 1e-12
@@ -224,3 +224,16 @@ def make_head(head, num_classes=0, spectral=0, kernel_init="xavier", name="head"
 def reads_label(head):
     """Whether the head takes the label; else a discriminator takes it at its input."""
     return (head if isinstance(head, str) else head.get("name")) not in BLIND
+
+
+def critic_input(module, cond, batch):
+    """(label for the head or None, vector [B, D] for the input or None) of a discriminator's condition.
+
+    To be called inside the compact method of a module with `head`, `num_classes`, `embedding_dim` and
+    `label_dim`: a label that the head does not read joins the embedding at the input.
+    """
+    label, classes = None, module.num_classes
+    if reads_label(module.head):
+        label, cond = split_label(cond, classes)
+        classes = 0
+    return label, CondInput(classes, module.embedding_dim, module.label_dim, name="cond")(cond, batch)

@@ -2,6 +2,7 @@
 vectors, statistics of a minibatch, self-attention."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,17 @@ def named(table, name, field):
     return table[name]
 
 
+def check_output(name):
+    """Raises ValueError unless `name` is that of an output in `squash`."""
+    if name not in ("linear", "tanh"):
+        raise ValueError(f"output: expected 'linear' or 'tanh', got {name!r}")
+
+
+def squash(x, output):
+    """tanh(x) for "tanh", x for "linear"."""
+    return jnp.tanh(x) if output == "tanh" else x
+
+
 def doublings(shape, base, field="shape"):
     """How often `base` must be doubled to reach the size of `shape` (H, W, C).
 
@@ -59,17 +71,16 @@ class CondInput(nn.Module):
     num_classes: int = 0
     embedding_dim: int = 0
     label_dim: int = 0
-    spectral: int = 0
+    label_init: Callable = nn.initializers.normal(1.0)
 
     @nn.compact
-    def __call__(self, cond, batch, train=False):
+    def __call__(self, cond, batch):
         cond = check_cond(cond, num_classes=self.num_classes, embedding_dim=self.embedding_dim)
         parts = []
         if self.num_classes:
             label = one_hot(cond.get("label"), self.num_classes, batch)
             if self.label_dim:
-                init = nn.initializers.normal(1.0)
-                label = label @ self.param("label", init, (self.num_classes, self.label_dim), jnp.float32)
+                label = label @ self.param("label", self.label_init, (self.num_classes, self.label_dim), jnp.float32)
             parts.append(label)
         if self.embedding_dim:
             vector = cond.get("embedding", jnp.zeros((batch, self.embedding_dim)))

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genjax.networks.gan.heads import make_head, reads_label
+from genjax.networks.gan.heads import critic_input, make_head
 from genjax.networks.gan.layers import (
     ACTIVATIONS,
     INITS,
@@ -14,8 +14,9 @@ from genjax.networks.gan.layers import (
     MinibatchDiscrimination,
     add_noise,
     beside,
+    check_output,
     named,
-    split_label,
+    squash,
     with_reference,
 )
 from genjax.networks.gan.norms import Norm
@@ -56,8 +57,7 @@ class MLPGenerator(nn.Module):
     def __call__(self, z, cond=None, train=False):
         if not self.shape:
             raise ValueError("shape: expected the shape of a sample, got ()")
-        if self.output not in ("linear", "tanh"):
-            raise ValueError(f"output: expected 'linear' or 'tanh', got {self.output!r}")
+        check_output(self.output)
         act, init = named(ACTIVATIONS, self.activation, "activation"), named(INITS, self.kernel_init, "kernel_init")
         rows = self.reference if self.norm == "virtual" else 0
         z, cond = with_reference(self, z, cond, rows, self.num_classes)
@@ -69,8 +69,7 @@ class MLPGenerator(nn.Module):
             h = act(h)
         size = math.prod(self.shape)
         x = SpectralDense(size, self.spectral, kernel_init=init, dtype=self.dtype, name="output")(h, train)
-        x = x.astype(z.dtype).reshape(-1, *self.shape)[rows:]
-        return jnp.tanh(x) if self.output == "tanh" else x
+        return squash(x.astype(z.dtype).reshape(-1, *self.shape)[rows:], self.output)
 
 
 class MLPDiscriminator(nn.Module):
@@ -114,11 +113,8 @@ class MLPDiscriminator(nn.Module):
             raise ValueError("norm: expected one without a reference batch in a discriminator, got 'virtual'")
         act, init = named(ACTIVATIONS, self.activation, "activation"), named(INITS, self.kernel_init, "kernel_init")
         head = make_head(self.head, self.num_classes, self.spectral, self.kernel_init)
-        x, label = x.reshape(x.shape[0], -1), None
-        if reads_label(self.head):
-            label, cond = split_label(cond, self.num_classes)
-        at_input = 0 if reads_label(self.head) else self.num_classes
-        vector = CondInput(at_input, self.embedding_dim, self.label_dim, name="cond")(cond, x.shape[0])
+        x = x.reshape(x.shape[0], -1)
+        label, vector = critic_input(self, cond, x.shape[0])
         h = beside(add_noise(self, x, self.input_noise, train), vector).astype(self.dtype)
         for i in range(self.depth):
             h = SpectralDense(self.width, self.spectral, kernel_init=init, dtype=self.dtype, name=f"layer{i}")(h, train)
