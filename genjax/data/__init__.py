@@ -14,8 +14,8 @@ from genjax.data.spec import Dataset, DataSpec, check, check_examples, choose, i
 
 __all__ = [
     "AUGMENTS",
-    "Augment",
     "DATASETS",
+    "Augment",
     "DataSpec",
     "Dataset",
     "Loader",
