@@ -13,6 +13,10 @@ later is found by its hash: such a checkpoint is set aside and the one before it
 
 import hashlib
 import json
+import logging
+import os
+import re
+import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -210,12 +214,16 @@ class Writer:
     def save(self, step, state, meta):
         """Starts to write `state` at `step`; returns when it is safe to overwrite (or donate) its buffers.
 
-        Does nothing where this step was the last saved. Raises OSError where an earlier write failed.
+        Does nothing where this step was the last saved. Raises OSError where an earlier write failed, or where
+        there is no room.
         """
         if step == self._saved:
             return
         self.wait()
         arrays = to_arrays(state)
+        needed, free = sum(a.nbytes for a in arrays.values()), shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise _write_error(self.directory, step, f"expected room for {needed:,} bytes, got {free:,} free")
         meta = {**meta, "step": step, "versions": versions(), "shapes": shapes_of(arrays)}
         self._saving = step
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
@@ -237,6 +245,7 @@ class Writer:
         return max(_steps(self.directory), default=None)
 
     def __enter__(self):
+        logging.getLogger("absl").addFilter(_told_below)
         return self
 
     def __exit__(self, kind, error, trace):
@@ -245,9 +254,17 @@ class Writer:
                 self.wait()
         finally:
             self._manager.close()
+            logging.getLogger("absl").removeFilter(_told_below)
+
+
+def _told_below(record):
+    """A log filter: without the pages that Orbax's threads log of an error which `_write_error` tells in a line."""
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _write_error(directory, step, error):
-    # Orbax and TensorStore raise many kinds, with many lines; the first says what the system said.
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return OSError(f"checkpoint {directory / f'{step:08d}'}: could not be written: {reason[:300]}")
+    # Orbax and TensorStore raise many kinds, with many lines; the system's own reason counts, else the first line
+    text = str(error).strip() or type(error).__name__
+    code = re.search(r"os_error_code='(\d+)'", text)
+    reason = os.strerror(int(code[1])) if code else text.splitlines()[0][:300]
+    return OSError(f"checkpoint {directory / f'{step:08d}'}: could not be written: {reason}")

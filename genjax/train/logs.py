@@ -1,5 +1,6 @@
 """What a training says: JSON lines, TensorBoard events, a progress bar."""
 
+import contextlib
 import json
 import math
 import sys
@@ -42,26 +43,33 @@ class Log:
         truncate_metrics(self._path, step)
         self._events = None
         if events:
-            from tensorboardX import SummaryWriter
+            from genjax.train.events import Events
 
-            self._events = SummaryWriter(str(Path(workdir) / "events"), purge_step=step + 1)
+            self._events = Events(Path(workdir) / "events", step + 1)
 
     def write(self, step, metrics):
-        """Appends one record: {"step": step, **metrics} with floats."""
-        with open(self._path, "a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._events:
-            for name, value in metrics.items():
-                self._events.add_scalar(name, value, step)
+        """Appends one record: {"step": step, **metrics} with floats.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        try:
+            with open(self._path, "a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+            if self._events:
+                self._events.scalars(step, metrics)
+        except OSError as error:
+            raise OSError(f"{self._path}: step {step} could not be written: {error.strerror or error}") from error
 
     def image(self, step, name, image):
         """Adds a picture [H, W, 3] of uint8 to the events."""
         if self._events:
-            self._events.add_image(name, image, step, dataformats="HWC")
+            self._events.image(step, name, image)
 
     def close(self):
         if self._events:
-            self._events.close()
+            with contextlib.suppress(OSError):  # told when it was written; here it would hide another error
+                self._events.close()
 
 
 class Silence:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from genjax.train import logs, workdir
 
@@ -100,6 +101,44 @@ def test_atomic_path_leaves_the_old_file_when_the_write_fails(tmp_path):
     assert json.loads(path.read_text()) == {"a": 1} and os.listdir(tmp_path) == ["metrics.json"]
 
 
+def crc32c(data):
+    """Bit by bit, of the polynomial 0x1EDC6F41 reflected; of b"123456789" it is 0xE3069283."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def read_events(data):
+    """The events of a TFRecord file; would catch a wrong length, checksum or order of bytes."""
+    assert crc32c(b"123456789") == 0xE3069283
+    masked = lambda part: ((crc32c(part) >> 15 | crc32c(part) << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    found = []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        body = data[12 : 12 + length]
+        assert int.from_bytes(data[8:12], "little") == masked(data[:8])
+        assert int.from_bytes(data[12 + length : 16 + length], "little") == masked(body)
+        found.append(Event.FromString(body))
+        data = data[16 + length :]
+    return found
+
+
+def test_a_record_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
+    """The system's own words alone, "No space left on device", would not say where."""
+    log = logs.Log(tmp_path)
+
+    def refuse(step, values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log._events, "scalars", refuse)
+    with pytest.raises(OSError, match=r"metrics\.jsonl: step 3 could not be written: No space left on device"):
+        log.write(3, {"loss": 0.5})
+    log.close()
+
+
 def test_log_writes_json_lines_and_events(tmp_path):
     log = logs.Log(tmp_path)
     log.write(1, {"loss": 0.5})
@@ -108,5 +147,9 @@ def test_log_writes_json_lines_and_events(tmp_path):
     assert logs.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
     events = b"".join(p.read_bytes() for p in (tmp_path / "events").iterdir())
     assert events.count(b"loss") == 2
+    found = read_events(events)
+    assert found[0].file_version == "brain.Event:2" and found[1].session_log.status == 1  # START
+    scalars = [(e.step, v.tag, v.simple_value) for e in found[2:] for v in e.summary.value]
+    assert scalars == [(1, "loss", 0.5), (2, "loss", 0.25)]
     logs.Log(tmp_path, step=1, events=False)
     assert logs.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.5}]
