@@ -4,14 +4,20 @@ The same build, Algorithm and dispatch as `genjax train`, without a workdir: the
 dispatches of one compiled program, its data on the device.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from genjax import build
+from genjax.algorithms.diffusion import trained_denoiser
 from genjax.cli.runner import RUNNER_FIELDS
 from genjax.core.keys import fold
+from genjax.core.types import Algorithm
+from genjax.train import generation
+from genjax.train.dispatch import make_sampler
 from genjax.train.evaluation import default_metrics, evaluate
 from genjax.train.feed import device_feed
 from genjax.train.loop import data_mesh, make_dispatch
@@ -80,12 +86,43 @@ def denoiser_of(config, spec, state, track=0):
     return parts.denoiser(state, track), parts.process
 
 
+SAMPLED = ("network", "denoiser", "algorithm", "ema", "precision", "sample")  # groups that a sampler is made of
+
+
+@functools.lru_cache(maxsize=32)
+def _sampling(config, spec, track):
+    """An Algorithm that samples, its State the pair (State, Process); one object for equal arguments.
+
+    So it is known to be the same program: all else that the config says, the numbers of the process included,
+    are arguments of it.
+    """
+    net, average = build.network(config, spec), build.ema(config)
+
+    def sample(key, given, n, cond=None):
+        state, process = given
+        denoiser = trained_denoiser(net, build.denoiser(config, process), state, average, track)
+        return build.sampler(config, process, spec)(key, denoiser, n, cond)
+
+    return Algorithm(None, None, sample)
+
+
+def sampling(config, spec, track=0):
+    """(Algorithm that samples pairs (State, Process), the config's Process).
+
+    Configs that differ in the numbers of their process, or in what training alone reads, get one and the same
+    Algorithm, and with it one compiled program.
+    """
+    frozen = FrozenConfigDict({name: config[name] for name in SAMPLED if name in config})
+    return _sampling(frozen, spec, track), build.process(config)
+
+
 def drawer(config, spec, n, cond=None, track=0):
-    """`draw(key, state) -> [n, ...]` as config.sample says, one program for every State."""
-    config = model_config(config)
-    parts = build.parts(config, spec)
-    sampler = build.sampler(config, parts.process, spec)
-    return jax.jit(lambda key, state: sampler(key, parts.denoiser(state, track), n, cond))
+    """`draw(key, state) -> [n, ...]` as config.sample says, one program for every State and every config whose
+    `sampling` is one.
+    """
+    algorithm, process = sampling(config, spec, track)
+    sample = make_sampler(algorithm, n)
+    return lambda key, state: sample(key, 0, (state, process), cond)
 
 
 def draw(config, spec, state, key, n, cond=None, track=0):
@@ -102,6 +139,11 @@ def measure_of(slug):
         parts = build.parts(config, dataset.spec)
         state = jax.tree.map(jnp.asarray, priors[slug])
         names = build.evaluation(config).metrics or default_metrics(dataset.spec, build.is_conditional(config))
-        return evaluate(build.subject(config, parts, state, dataset, seed=seed_of(key)), names)
+        subject = build.subject(config, parts, state, dataset, seed=seed_of(key))
+        algorithm, process = sampling(config, dataset.spec)
+        cond = None if subject.labels is None else {"label": subject.labels}
+        # what the subject would draw, by the program that variants share
+        subject.samples = generation.draw(algorithm, jax.random.key(subject.seed), (state, process), subject.num, cond)
+        return evaluate(subject, names)
 
     return measure

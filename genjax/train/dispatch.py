@@ -5,6 +5,8 @@ splits; under pmap each device takes its rows, and the recipe, made with the axi
 gradients and knows the place of its samples in the whole batch.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -106,8 +108,11 @@ def layout_of(state):
     return None
 
 
+@functools.lru_cache(maxsize=32)
 def make_sampler(algorithm, n, mesh=None):
     """`sample(key, first, state, cond) -> [n, ...]`, compiled: samples first ... first + n - 1, each by its own key.
+
+    The last ones made are kept: for equal arguments it is the same program, traced and compiled once.
 
     Args:
       algorithm: an Algorithm whose `sample` takes keys [B].
@@ -116,7 +121,11 @@ def make_sampler(algorithm, n, mesh=None):
         are; under pmap's mesh (one axis of its name) the calls are pmapped. None for one device.
     """
     if mesh is None:
-        return jax.jit(lambda key, first, state, cond: algorithm.sample(sample_keys(key, n, first), state, n, cond))
+
+        def sampler(key, first, state, cond):
+            return algorithm.sample(sample_keys(key, n, first), state, n, cond)
+
+        return jax.jit(sampler)
     parts = mesh.size
     if mesh.axis_names == (PMAP_AXIS,) and n % parts == 0:
         return _pmapped_sampler(algorithm, n, list(mesh.devices.ravel()))

@@ -85,14 +85,24 @@ def test_what_a_metric_needs_is_said(digits):
 
 
 def test_a_sample_depends_on_its_index_alone():
-    """Would catch keys that follow the chunk, or the filling of the last chunk reaching the result."""
-    algorithm = Algorithm(None, None, lambda keys, s, n, cond: jax.vmap(jax.random.normal)(keys) + cond["shift"])
+    """Would catch keys that follow the chunk, the filling of the last chunk reaching the result, and a sampler that is
+    traced again each time samples are drawn along a training.
+    """
+    traces = []
+
+    def sample(keys, state, n, cond):
+        traces.append(n)
+        return jax.vmap(jax.random.normal)(keys) + cond["shift"]
+
+    algorithm = Algorithm(None, None, sample)
     cond = {"shift": np.arange(10.0, dtype=np.float32)}
     key = jax.random.key(0)
     whole = generation.draw(algorithm, key, (), 10, cond, chunk=10)
     np.testing.assert_array_equal(generation.draw(algorithm, key, (), 10, cond, chunk=4), whole)
     part = generation.draw(algorithm, key, (), 3, {"shift": cond["shift"][:3]}, chunk=8)
     np.testing.assert_array_equal(part, whole[:3])
+    np.testing.assert_array_equal(generation.draw(algorithm, key, (), 10, cond, chunk=10), whole)
+    assert traces == [10, 4, 3]
     assert generation.class_labels(5, 3).tolist() == [0, 1, 2, 0, 1]
 
 
