@@ -1,7 +1,17 @@
 """Training recipes: factories of `core.types.Algorithm`."""
 
 from genjax.algorithms.diffusion import diffusion, gaussian_sampler, trained_denoiser
+from genjax.algorithms.games import LATENTS
+from genjax.algorithms.gan import gan, trained_generator
 
-ALGORITHMS = {"diffusion": diffusion}
+ALGORITHMS = {"diffusion": diffusion, "gan": gan}
 
-__all__ = ["ALGORITHMS", "diffusion", "gaussian_sampler", "trained_denoiser"]
+__all__ = [
+    "ALGORITHMS",
+    "LATENTS",
+    "diffusion",
+    "gan",
+    "gaussian_sampler",
+    "trained_denoiser",
+    "trained_generator",
+]

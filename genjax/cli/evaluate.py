@@ -47,7 +47,7 @@ def run(args):
         raise ValueError(f"--num: expected at least 2, got {num}")
     model = runtime.restore(config, args.workdir)
     subject = build.subject(config, model.parts, model.state, model.data, num=num, seed=args.seed)
-    names = names or evaluation.default_metrics(model.data.spec, subject.labels is not None)
+    names = names or build.metrics(config, model.parts, model.data.spec)
     figures = evaluation.evaluate(subject, names)
     width = max(map(len, figures))
     print(

@@ -18,7 +18,7 @@ from genjax.core.keys import fold
 from genjax.core.types import Algorithm
 from genjax.train import generation
 from genjax.train.dispatch import make_sampler
-from genjax.train.evaluation import default_metrics, evaluate
+from genjax.train.evaluation import evaluate
 from genjax.train.feed import device_feed
 from genjax.train.loop import data_mesh, make_dispatch
 
@@ -138,7 +138,7 @@ def measure_of(slug):
         dataset = build.dataset(config)
         parts = build.parts(config, dataset.spec)
         state = jax.tree.map(jnp.asarray, priors[slug])
-        names = build.evaluation(config).metrics or default_metrics(dataset.spec, build.is_conditional(config))
+        names = build.metrics(config, parts, dataset.spec)
         subject = build.subject(config, parts, state, dataset, seed=seed_of(key))
         algorithm, process = sampling(config, dataset.spec)
         cond = None if subject.labels is None else {"label": subject.labels}

@@ -113,6 +113,8 @@ def decoding_process(process, levels, low, high):
 
 def bits_per_dim(s):
     """Bits per dimension of the test data by the variational bound; of a density where the data have no levels."""
+    if s.denoiser is None:
+        raise ValueError("eval.metrics: 'bits_per_dim' needs a model with a likelihood, got one without")
     spec = s.test.spec
     low, high = spec.range or (-1.0, 1.0)
     process = decoding_process(s.process, spec.levels, low, high)
@@ -164,11 +166,12 @@ METRICS = {
 }
 
 
-def default_metrics(spec, conditional):
-    """Names of the metrics that suit the data."""
+def default_metrics(spec, conditional, likelihood=True):
+    """Names of the metrics that suit the data, and a model with or without a likelihood."""
     if not spec.num_classes or len(spec.shape) < 3:
         return ("sliced_w2", "energy")
-    return ("fd", "precision_recall", *(("accuracy",) if conditional else ()), "bits_per_dim")
+    accuracy, bits = ("accuracy",) if conditional else (), ("bits_per_dim",) if likelihood else ()
+    return ("fd", "precision_recall", *accuracy, *bits)
 
 
 def check_metrics(names):
