@@ -138,6 +138,12 @@ def upsample(x, filter=(1, 1)):
     return x
 
 
+def check_levels(x, levels):
+    """Raises ValueError unless x [B, *S, C] can be halved levels - 1 times."""
+    if any(n % 2 ** (levels - 1) for n in x.shape[1:-1]):
+        raise ValueError(f"x: expected sizes divisible by {2 ** (levels - 1)} (levels {levels}), got {x.shape}")
+
+
 def sinusoidal(values, dim, max_period=10000.0, endpoint=False):
     """Cosines and sines of `values` [B] at `dim` / 2 frequencies from 1 to 1 / max_period, [B, dim].
 

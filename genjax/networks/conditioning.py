@@ -34,6 +34,26 @@ def check_cond(cond, *, num_classes=0, embedding_dim=0, vocab=0, token_dim=0, im
     return cond
 
 
+TAKEN = ("num_classes", "embedding_dim", "vocab", "token_dim", "image_channels")  # fields of a network
+
+
+def cond_of(module, cond):
+    """`check_cond` by those of a network's fields that say what it takes."""
+    return check_cond(cond, **{name: getattr(module, name) for name in TAKEN if hasattr(module, name)})
+
+
+def labels_of(cond, batch):
+    """The labels [B] of a condition, all null where there are none.
+
+    Raises:
+      ValueError: another shape.
+    """
+    label = cond.get("label", jnp.full((batch,), -1))
+    if label.shape != (batch,):
+        raise ValueError(f"cond label: expected shape ({batch},), got {label.shape}")
+    return label
+
+
 def embed_ids(ids, table):
     """Rows of `table` [n + 1, D] by ids [...] in [0, n); negative ids take the last row, the null one."""
     null = table.shape[0] - 1
@@ -78,10 +98,7 @@ class CondVector(nn.Module):
         if self.num_classes:
             init = nn.initializers.normal(self.label_init)
             table = self.param("label", init, (self.num_classes + 1, self.dim), jnp.float32)
-            label = cond.get("label", jnp.full((batch,), -1))
-            if label.shape != (batch,):
-                raise ValueError(f"cond label: expected shape ({batch},), got {label.shape}")
-            out = out + embed_ids(label, table).astype(self.dtype)
+            out = out + embed_ids(labels_of(cond, batch), table).astype(self.dtype)
         if self.embedding_dim:
             vector = cond.get("embedding", jnp.zeros((batch, self.embedding_dim)))
             if vector.shape != (batch, self.embedding_dim):
@@ -139,6 +156,16 @@ class Tokens(nn.Module):
                 raise ValueError(f"cond tokens: expected [B, L, {self.token_dim}], got {values.shape}")
             h = dense(self.dim, self.dtype, "project")(values.astype(self.dtype))
         return (h + positions((h.shape[1],), self.dim)[None]).astype(self.dtype)
+
+
+def context_of(module, cond, dim, batch):
+    """The `Tokens` [B, L, dim] of a network with the fields `vocab`, `token_dim` and `dtype`; None where it takes none.
+
+    Called inside the network's compact `__call__`, whose parameters "tokens" they are.
+    """
+    if not (module.vocab or module.token_dim):
+        return None
+    return Tokens(dim, module.vocab, module.token_dim, module.dtype, name="tokens")(cond, batch)
 
 
 def concat_image(x, cond, image_channels):

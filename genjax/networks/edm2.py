@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genjax.networks.blocks import Fourier, downsample, tap, upsample, zeros
-from genjax.networks.conditioning import check_cond, concat_image
+from genjax.networks.blocks import Fourier, check_levels, downsample, tap, upsample, zeros
+from genjax.networks.conditioning import concat_image, cond_of, labels_of
 from genjax.networks.magnitude import MPAttention, MPConv, MPDense, mp_cat, mp_silu, mp_sum, normalize
 
 
@@ -26,9 +26,7 @@ class MPEmbedding(nn.Module):
     def __call__(self, noise, cond):
         emb = MPDense(self.dim, self.dtype, name="linear")(Fourier(self.features, name="noise")(noise))
         if self.num_classes:
-            label = cond.get("label", jnp.full(noise.shape, -1))
-            if label.shape != noise.shape:
-                raise ValueError(f"cond label: expected shape {noise.shape}, got {label.shape}")
+            label = labels_of(cond, noise.shape[0])
             index = jnp.where(label < 0, self.num_classes, label)
             one_hot = (index[:, None] == jnp.arange(self.num_classes + 1)[None]).astype(self.dtype)
             label = MPDense(self.dim, self.dtype, name="label")(one_hot * math.sqrt(self.num_classes))
@@ -103,9 +101,8 @@ class EDM2UNet(nn.Module):
     def __call__(self, x, noise, cond=None, train=False, return_features=False):
         """x [B, *S, C], noise [B], cond dict or None -> [B, *S, out_channels] (, features by name)."""
         levels = len(self.multipliers)
-        if any(n % 2 ** (levels - 1) for n in x.shape[1:-1]):
-            raise ValueError(f"x: expected sizes divisible by {2 ** (levels - 1)} (levels {levels}), got {x.shape}")
-        cond = check_cond(cond, num_classes=self.num_classes, image_channels=self.image_channels)
+        check_levels(x, levels)
+        cond = cond_of(self, cond)
         features = {}
         widths = [self.channels * m for m in self.multipliers]
         embed = MPEmbedding(max(widths), widths[0], self.num_classes, self.dtype, name="embed")
@@ -156,7 +153,7 @@ class MPMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, noise, cond=None, train=False, return_features=False):
-        cond = check_cond(cond, num_classes=self.num_classes)
+        cond = cond_of(self, cond)
         features = {}
         emb = MPEmbedding(self.width, self.width, self.num_classes, self.dtype, name="embed")(noise, cond)
         h = x.reshape(x.shape[0], -1).astype(self.dtype)

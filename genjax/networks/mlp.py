@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genjax.networks.blocks import dense, tap, zeros
-from genjax.networks.conditioning import NoiseCond, check_cond
+from genjax.networks.conditioning import NoiseCond, cond_of
 
 
 class MLP(nn.Module):
@@ -39,7 +39,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, noise, cond=None, train=False, return_features=False):
-        cond = check_cond(cond, num_classes=self.num_classes, embedding_dim=self.embedding_dim)
+        cond = cond_of(self, cond)
         features = {}
         emb = NoiseCond(
             self.width,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genjax.networks.blocks import Attention, dense, positions, tap, zeros
-from genjax.networks.conditioning import CondVector, NoiseCond, NoiseFeatures, Tokens, check_cond, concat_image
+from genjax.networks.conditioning import CondVector, NoiseCond, NoiseFeatures, concat_image, cond_of, context_of
 from genjax.networks.convolution import Conv
 
 
@@ -113,8 +113,7 @@ class DiT(nn.Module):
     @nn.compact
     def __call__(self, x, noise, cond=None, train=False, return_features=False):
         """x [B, *S, C], noise [B], cond dict or None -> [B, *S, out_channels] (, features by name)."""
-        taken = {n: getattr(self, n) for n in ("num_classes", "embedding_dim", "vocab", "token_dim", "image_channels")}
-        cond = check_cond(cond, **taken)
+        cond = cond_of(self, cond)
         features = {}
         emb = NoiseCond(
             self.dim,
@@ -126,9 +125,7 @@ class DiT(nn.Module):
             dtype=self.dtype,
             name="embed",
         )(noise, cond)
-        context = None
-        if self.vocab or self.token_dim:
-            context = Tokens(self.dim, self.vocab, self.token_dim, self.dtype, name="tokens")(cond, x.shape[0])
+        context = context_of(self, cond, self.dim, x.shape[0])
         sizes = x.shape[1:-1]
         h = patchify(concat_image(x, cond, self.image_channels).astype(self.dtype), self.patch)
         h = dense(self.dim, self.dtype, "input")(h)
@@ -176,13 +173,13 @@ class UViT(nn.Module):
         """x [B, *S, C], noise [B], cond dict or None -> [B, *S, out_channels] (, features by name)."""
         if self.depth % 2 == 0:
             raise ValueError(f"depth: expected an odd number of blocks, got {self.depth}")
-        taken = {n: getattr(self, n) for n in ("num_classes", "embedding_dim", "vocab", "token_dim", "image_channels")}
-        cond = check_cond(cond, **taken)
+        cond = cond_of(self, cond)
         features, batch, sizes = {}, x.shape[0], x.shape[1:-1]
         tokens = patchify(concat_image(x, cond, self.image_channels).astype(self.dtype), self.patch)
         tokens = [dense(self.dim, self.dtype, "input")(tokens)]
-        if self.vocab or self.token_dim:
-            tokens.insert(0, Tokens(self.dim, self.vocab, self.token_dim, self.dtype, name="tokens")(cond, batch))
+        context = context_of(self, cond, self.dim, batch)
+        if context is not None:
+            tokens.insert(0, context)
         if self.num_classes or self.embedding_dim:
             vector = CondVector(self.dim, self.num_classes, self.embedding_dim, dtype=self.dtype, name="cond")
             tokens.insert(0, vector(cond, batch)[:, None])

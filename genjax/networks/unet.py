@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genjax.networks.blocks import Attention, GroupNorm, dense, downsample, tap, upsample, xavier, zeros
-from genjax.networks.conditioning import NoiseCond, Tokens, check_cond, concat_image
+from genjax.networks.blocks import Attention, GroupNorm, check_levels, dense, downsample, tap, upsample, xavier, zeros
+from genjax.networks.conditioning import NoiseCond, concat_image, cond_of, context_of
 from genjax.networks.convolution import Conv
 
 
@@ -113,12 +113,10 @@ class UNet(nn.Module):
     def __call__(self, x, noise, cond=None, train=False, return_features=False):
         """x [B, *S, C], noise [B], cond dict or None -> [B, *S, out_channels] (, features by name)."""
         levels = len(self.multipliers)
-        if any(n % 2 ** (levels - 1) for n in x.shape[1:-1]):
-            raise ValueError(f"x: expected sizes divisible by {2 ** (levels - 1)} (levels {levels}), got {x.shape}")
+        check_levels(x, levels)
         if self.decoder_attention not in ("all", "last"):
             raise ValueError(f"decoder_attention: expected 'all' or 'last', got {self.decoder_attention!r}")
-        taken = {n: getattr(self, n) for n in ("num_classes", "embedding_dim", "vocab", "token_dim", "image_channels")}
-        cond = check_cond(cond, **taken)
+        cond = cond_of(self, cond)
         features = {}
         emb = NoiseCond(
             self.channels * self.embedding_multiplier,
@@ -131,9 +129,7 @@ class UNet(nn.Module):
             self.dtype,
             name="embed",
         )(noise, cond)
-        context = None
-        if self.vocab or self.token_dim:
-            context = Tokens(emb.shape[-1], self.vocab, self.token_dim, self.dtype, name="tokens")(cond, x.shape[0])
+        context = context_of(self, cond, emb.shape[-1], x.shape[0])
         block_type = nn.remat(UNetBlock, static_argnums=(4,)) if self.remat else UNetBlock
 
         def block(name, h, channels, attend=False, resample="keep"):

@@ -266,6 +266,35 @@ def test_linen_net_threads_mutable_state():
     assert same is after
 
 
+EMBED = dict.fromkeys(("mlp", "unet", "dit"), "embed/cond/") | {"uvit": "cond/"}
+PARAMETERS = {
+    # field of the network: (parameter that it adds, by network; rows of it more than the field says)
+    "num_classes": ({n: f"{p}label" for n, p in EMBED.items()}, 1),
+    "embedding_dim": ({n: f"{p}embedding/kernel" for n, p in EMBED.items()}, 0),
+    "vocab": (dict.fromkeys(("unet", "dit", "uvit"), "tokens/table"), 1),
+    "token_dim": (dict.fromkeys(("unet", "dit", "uvit"), "tokens/project/kernel"), 0),
+}
+PARAMETERS["num_classes"][0].update(dict.fromkeys(("edm2_unet", "edm2_mlp"), "embed/label/mp_kernel"))
+
+
+@pytest.mark.parametrize("field", PARAMETERS)
+def test_conditions_keep_their_parameters(field):
+    # Catches a parameter of a condition that is renamed, moved or resized: stored checkpoints would not fit any more;
+    # and a network with such a field that takes nothing by it.
+    added, more = PARAMETERS[field]
+    assert set(added) == {name for name in TINY if hasattr(NETWORKS[name], field)}
+
+    def tree(name, **fields):
+        module = NETWORKS[name](**TINY[name], **fields)
+        found = jax.eval_shape(module.init, jax.random.key(0), X, NOISE)["params"]
+        return {"/".join(k.key for k in path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+
+    for name, path in added.items():
+        without, found = tree(name), tree(name, **{field: 5})
+        assert set(found) > set(without) and path not in without
+        assert found[path][0] == 5 + more and found[path][1:] == tree(name, **{field: 3})[path][1:]
+
+
 def test_bad_sizes_name_the_field():
     init = lambda m, x=X: jax.eval_shape(m.init, jax.random.key(0), x, NOISE)
     with pytest.raises(ValueError, match=r"x: expected sizes divisible by 8 \(levels 4\)"):
