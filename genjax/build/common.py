@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from genjax import data
 from genjax.construct import as_type_of, check_arguments, construct, group, lookup, nearest, parameters, settings
-from genjax.train.ema import EMAS
+from genjax.train.ema import EMAS, every
 from genjax.train.evaluation import check_metrics
 from genjax.train.loop import Plan
 from genjax.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
@@ -161,10 +161,12 @@ def optimizer(config, node="optimizer", updates=1):
         raise ValueError(f"{node}: {error}") from error
 
 
-def ema(config):
-    """The EMA, None where the config has none."""
+def ema(config, optimized="optimizer"):
+    """The EMA, None where the config has none; it counts the updates of the optimizer in the group `optimized`."""
     node = config.get("ema")
-    return None if node is None else construct(EMAS, node, "ema")
+    if node is None:
+        return None
+    return every(construct(EMAS, node, "ema"), of_group(config, optimized).get("accumulate", 1))
 
 
 class Evaluation(NamedTuple):

@@ -162,9 +162,14 @@ def _n_critic(config):
     return n
 
 
+def _optimized(config, name):
+    """The group of a player's optimizer."""
+    return name if config.get(name) is not None else "optimizer"
+
+
 def _optimizers(config):
-    node = lambda name: name if config.get(name) is not None else "optimizer"
-    return optimizer(config, node("g_optimizer")), optimizer(config, node("d_optimizer"), _n_critic(config))
+    g, d = (_optimized(config, name) for name in ("g_optimizer", "d_optimizer"))
+    return optimizer(config, g), optimizer(config, d, _n_critic(config))
 
 
 def sampling(truncation=None, truncate="latent"):
@@ -199,7 +204,7 @@ def parts(config, spec):
         except ValueError as error:
             raise ValueError(f"algorithm.clip_weights: {error}") from error
     g, d = networks(config, spec, cond, d_cond)
-    objective, average = loss(config, spec), ema(config)
+    objective, average = loss(config, spec), ema(config, _optimized(config, "g_optimizer"))
     latent = construct(games.LATENTS, config.get("latent", "normal"), "latent")
     augment = config.get("augment")
     if augment is not None:

@@ -63,6 +63,21 @@ def half_life(steps=1000.0, ramp_up=0.05):
     return _single(lambda step: 0.5 ** (1 / jnp.minimum(steps, ramp_up * step)))
 
 
+def every(average, n):
+    """`average` of weights that change after each n-th step alone: updated then, its steps counted in n's.
+
+    For optimizers that accumulate n batches (`make_optimizer`): updated after each batch it would take the same
+    weights n times, decay n times as fast and warm up n times as soon as its numbers say.
+    """
+    if n == 1:
+        return average
+
+    def update(state, params, step):
+        return jax.lax.cond(step % n == 0, lambda: average.update(state, params, step // n), lambda: state)
+
+    return EMA(average.init, update, average.read)
+
+
 # Power-function profiles (EDM2, 2312.02696, section 3): the average at time t weights tau <= t by tau^g.
 
 

@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from ml_collections import ConfigDict
 
+from genjax.build import common
 from genjax.train import ema as em
 
 TREE = {"w": jnp.arange(6.0).reshape(2, 3), "b": (jnp.ones(2), jnp.zeros(()))}
@@ -48,6 +51,42 @@ def test_recursion(ema, keep):
         state = update(state, {"p": jnp.asarray(values[t], jnp.float32)}, jnp.int32(t))
         expected = keep(t) * expected + (1 - keep(t)) * values[t]
         np.testing.assert_allclose(ema.read(state)["p"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", em.EMAS)
+def test_accumulated_batches_count_as_one_update(name):
+    """An average beside an optimizer that accumulates three batches is that of one batch of three, at every update.
+
+    Catches an average that is moved, or warms up, with every batch: on weights that stand still in between.
+    """
+    rng, decayed = np.random.default_rng(0), {}
+    gradients = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
+    for n in (1, 3):
+        config = ConfigDict(
+            {"optimizer": {"name": "sgd", "learning_rate": 0.1, "accumulate": n}, "ema": {"name": name}}
+        )
+        average, optimizer = common.ema(config), common.optimizer(config)
+
+        @jax.jit
+        def step(carry, g, average=average, optimizer=optimizer):
+            params, opt, state, count = carry
+            updates, opt = optimizer.update(g, opt, params)
+            params = optax.apply_updates(params, updates)
+            return params, opt, average.update(state, params, count + 1), count + 1
+
+        params, decayed[n] = jnp.ones(4), []
+        carry = (params, optimizer.init(params), average.init(params), jnp.int32(0))
+        batches = gradients if n == 3 else gradients.reshape(4, 3, 4).mean(axis=1)
+        for g in batches:
+            carry = step(carry, g)
+            decayed[n].append(np.asarray(average.read(carry[2])))
+    np.testing.assert_allclose(decayed[3][2::3], decayed[1], rtol=1e-5)
+    np.testing.assert_array_equal(decayed[3][3], decayed[3][2])
+    assert np.abs(decayed[1][-1] - decayed[1][0]).max() > 1e-4
+    game = ConfigDict({"optimizer": {}, "g_optimizer": {"accumulate": 2}, "ema": {"name": name}})
+    update = common.ema(game, "g_optimizer").update
+    start = common.ema(game).init(jnp.zeros(2))
+    np.testing.assert_array_equal(jax.tree.leaves(update(start, jnp.ones(2), jnp.int32(1)))[0], 0)
 
 
 def test_init_is_a_copy_and_equal_values_stay():
