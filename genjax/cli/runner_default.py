@@ -106,23 +106,33 @@ def _sampling(config, spec, track):
     return Algorithm(None, None, sample)
 
 
-def sampling(config, spec, track=0):
-    """(Algorithm that samples pairs (State, Process), the config's Process).
+@functools.lru_cache(maxsize=32)
+def _algorithm(config, spec):
+    return build.algorithm(config, spec)
 
-    Configs that differ in the numbers of their process, or in what training alone reads, get one and the same
-    Algorithm, and with it one compiled program.
+
+def sampling(config, spec, track=0):
+    """(Algorithm that samples, State -> what it takes for its State).
+
+    Configs of diffusion models that differ in the numbers of their process, or in what training alone reads, get one
+    and the same Algorithm, and with it one compiled program: it takes pairs (State, Process). Those of other
+    recipes get one where they are equal.
     """
+    config = model_config(config)
+    if "process" not in config:
+        return _algorithm(FrozenConfigDict(config), spec), lambda state: state
     frozen = FrozenConfigDict({name: config[name] for name in SAMPLED if name in config})
-    return _sampling(frozen, spec, track), build.process(config)
+    process = build.process(config)
+    return _sampling(frozen, spec, track), lambda state: (state, process)
 
 
 def drawer(config, spec, n, cond=None, track=0):
     """`draw(key, state) -> [n, ...]` as config.sample says, one program for every State and every config whose
     `sampling` is one.
     """
-    algorithm, process = sampling(config, spec, track)
+    algorithm, given = sampling(config, spec, track)
     sample = make_sampler(algorithm, n)
-    return lambda key, state: sample(key, 0, (state, process), cond)
+    return lambda key, state: sample(key, 0, given(state), cond)
 
 
 def draw(config, spec, state, key, n, cond=None, track=0):
@@ -140,10 +150,10 @@ def measure_of(slug):
         state = jax.tree.map(jnp.asarray, priors[slug])
         names = build.metrics(config, parts, dataset.spec)
         subject = build.subject(config, parts, state, dataset, seed=seed_of(key))
-        algorithm, process = sampling(config, dataset.spec)
+        algorithm, given = sampling(config, dataset.spec)
         cond = None if subject.labels is None else {"label": subject.labels}
         # what the subject would draw, by the program that variants share
-        subject.samples = generation.draw(algorithm, jax.random.key(subject.seed), (state, process), subject.num, cond)
+        subject.samples = generation.draw(algorithm, jax.random.key(subject.seed), given(state), subject.num, cond)
         return evaluate(subject, names)
 
     return measure

@@ -388,3 +388,22 @@ def test_variants_that_differ_in_numbers_share_the_sampler(caplog):
     np.testing.assert_allclose(drawn["short"], alone, rtol=1e-4, atol=1e-4)
     other = runner_default.draw(configs["plain"], spec, states[1], key, 3)
     assert np.abs(drawn["short"] - other).max() > 1e-2
+
+
+def test_games_are_sampled_too():
+    """Catches a runner that takes every recipe for a diffusion model's; traced alone."""
+    import jax
+    from ml_collections import ConfigDict
+
+    from genjax import build
+    from genjax.cli import runner_default, runner_digits
+
+    small = {"name": "mlp", "width": 8, "depth": 1}
+    config = ConfigDict({"data": {"name": "digits_vector"}, "algorithm": {"name": "gan"}, "train": {"steps": 1}})
+    config.update({"generator": small, "discriminator": small, "loss": {"name": "non_saturating"}, "part": ""})
+    spec, key = runner_digits.spec(), jax.random.key(0)
+    plain = runner_default.model_config(config)
+    state = jax.eval_shape(build.algorithm(plain, spec).init, key, {"x": jax.ShapeDtypeStruct((2, 64), "float32")})
+    drawn = jax.eval_shape(lambda key, state: runner_default.draw(config, spec, state, key, 3), key, state)
+    assert drawn.shape == (3, 64)
+    assert runner_default.sampling(config, spec)[0] is runner_default.sampling(config, spec)[0]
