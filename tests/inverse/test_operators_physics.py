@@ -182,20 +182,24 @@ def coded(array, quality):
     return np.asarray(image).astype(float), image.quantization
 
 
-@pytest.mark.parametrize("mode, quality", [("L", 10), ("L", 75), ("RGB", 30)])
+@pytest.mark.parametrize("mode, quality", [("L", 10), ("L", 75), ("RGB", 10)])
 def test_jpeg_is_that_of_the_codec(mode, quality):
     rng = np.random.default_rng(0)
-    rough = rng.normal(size=(16, 24, 3)) * 20 + 128 + 40 * np.sin(np.arange(24) / 4)[None, :, None]
+    rough = rng.normal(size=(64, 48, 3)) * 20 + 128 + 40 * np.sin(np.arange(48) / 4)[None, :, None]
     array = np.clip(rough, 60, 200).astype(np.uint8)
     array = array if mode == "RGB" else array[..., 0]
     decoded, tables = coded(array, quality)
     np.testing.assert_array_equal(np.sort(tables[0]), np.sort(quantization_table(quality).reshape(-1)))
-    x = (array.reshape(1, 16, 24, -1).astype(np.float32) - 128) / 127.5
+    x = (array.reshape(1, 64, 48, -1).astype(np.float32) - 128) / 127.5
     operator = O.jpeg(x.shape[1:], quality)
     y = np.clip(np.round(np.asarray(forward(operator, x))[0] * 127.5 + 128), 0, 255).reshape(decoded.shape)
-    # a coefficient exactly between two levels may fall either way; all else is the codec's rounding of integers
-    assert np.mean(np.abs(y - decoded) > 2) < 0.01
-    assert np.abs(y - decoded).mean() < 0.6
+    # a coefficient half way between two levels may fall either way in the codec's whole-number arithmetic (which
+    # rounds colours too): only blocks without one are compared, to the rounding of bytes
+    z = np.asarray(operator.coefficients(x))[0]
+    sure = (np.abs(np.abs(z - np.floor(z)) - 0.5) > (0.03 if mode == "RGB" else 0.01)).all(axis=(2, 3, 4))
+    assert sure.mean() > 0.2
+    error = np.abs(y - decoded).reshape(8, 8, 6, 8, -1).max(axis=(1, 3, 4))
+    assert error[sure].max() <= 2
 
 
 def test_jpeg_twice_is_jpeg_once_and_gradients(x64):

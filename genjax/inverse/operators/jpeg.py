@@ -32,7 +32,7 @@ TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -
 
 def quantization_table(quality, table=LUMA):
     """A table [8, 8] for a quality in 1 ... 100, as the IJG library scales it; whole numbers in 1 ... 255."""
-    scale = 5000 / quality if quality < 50 else 200 - 2 * quality
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip(np.floor((table * scale + 50) / 100), 1, 255)
 
 
@@ -79,7 +79,7 @@ class Jpeg:
     def forward(self, x, phi=None):
         base.apply_phi(phi, "Jpeg")
         z = self.coefficients(x)
-        levels = jnp.round(z)
+        levels = jnp.sign(z) * jnp.floor(jnp.abs(z) + 0.5)  # halves go away from zero, as in the codec
         if self.straight_through:
             levels = z + jax.lax.stop_gradient(levels - z)
         return self.decode(levels)
