@@ -21,10 +21,10 @@ def dense(features, dtype, name=None, *, init=None, use_bias=True):
     return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=init or xavier(), name=name)
 
 
-def tap(module, features, name, x):
-    """Names an activation: into the dict `features`, and into the one sown as "intermediates"/"features"; returns x."""
+def tap(module, features, name, x, sown="features"):
+    """Names an activation: into the dict `features`, and into the one sown as "intermediates"/`sown`; returns x."""
     features[name] = x
-    module.sow("intermediates", "features", {name: x}, init_fn=dict, reduce_fn=lambda a, b: a | b)
+    module.sow("intermediates", sown, {name: x}, init_fn=dict, reduce_fn=lambda a, b: a | b)
     return x
 
 

@@ -60,7 +60,7 @@ class CNNClassifier(nn.Module):
                 y = jax.nn.silu(GroupNorm(name=f"{name}_norm1")(y, scale, shift))
                 y = Conv(width, dtype=self.dtype, name=f"{name}_conv1")(y)
                 skip = h if h.shape[-1] == width else Conv(width, 1, dtype=self.dtype, name=f"{name}_skip")(h)
-                h = tap(self, taps, name, skip + y)
+                h = tap(self, taps, name, skip + y, sown="maps")  # the layer "features" has that name
         h = jax.nn.silu(GroupNorm(name="norm")(h)).mean(tuple(range(1, h.ndim - 1)))
         features = jax.nn.silu(dense(self.features, self.dtype, "features")(h)).astype(jnp.float32)
         kept = nn.Dropout(self.dropout, deterministic=not train)(features)

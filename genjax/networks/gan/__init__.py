@@ -11,6 +11,9 @@ where train=True; "reference", fixed at init. Random layers take the streams "dr
 
 from genjax.networks.gan.biggan import BigGANDiscriminator, BigGANGenerator
 from genjax.networks.gan.dcgan import DCGANDiscriminator, DCGANGenerator
+from genjax.networks.gan.equalized import EqualConv, EqualDense, pixel_norm
+from genjax.networks.gan.fastgan import AEDiscriminator, FastGANGenerator, reconstruction_error
+from genjax.networks.gan.grouped import grouped_conv
 from genjax.networks.gan.heads import HEADS, make_head
 from genjax.networks.gan.layers import (
     ACTIVATIONS,
@@ -22,8 +25,18 @@ from genjax.networks.gan.layers import (
 )
 from genjax.networks.gan.mlp import MLPDiscriminator, MLPGenerator
 from genjax.networks.gan.norms import NORMS, Norm, standing_statistics
+from genjax.networks.gan.progressive import (
+    ProgressiveDiscriminator,
+    ProgressiveGenerator,
+    faded,
+    progressive_schedule,
+)
+from genjax.networks.gan.projected import ProjectedDiscriminator, classifier_maps
+from genjax.networks.gan.r3gan import R3GAN_PRESETS, R3Discriminator, R3Generator
 from genjax.networks.gan.resnet import ResNetDiscriminator, ResNetGenerator
 from genjax.networks.gan.spectral import SpectralConv, SpectralDense, SpectralUpConv, spectral_norm
+from genjax.networks.gan.stylegan2 import STYLEGAN2_PRESETS, StyleGAN2Generator, modulated_conv
+from genjax.networks.gan.stylegan2_discriminator import StyleGAN2Discriminator
 
 GENERATORS = {
     # name: constructor of the module
@@ -31,6 +44,10 @@ GENERATORS = {
     "dcgan": DCGANGenerator,
     "resnet": ResNetGenerator,
     "biggan": BigGANGenerator,
+    "r3gan": R3Generator,
+    "stylegan2": StyleGAN2Generator,
+    "progressive": ProgressiveGenerator,
+    "fastgan": FastGANGenerator,
 }
 DISCRIMINATORS = {
     # name: constructor of the module
@@ -38,6 +55,11 @@ DISCRIMINATORS = {
     "dcgan": DCGANDiscriminator,
     "resnet": ResNetDiscriminator,
     "biggan": BigGANDiscriminator,
+    "r3gan": R3Discriminator,
+    "stylegan2": StyleGAN2Discriminator,
+    "progressive": ProgressiveDiscriminator,
+    "fastgan": AEDiscriminator,
+    "projected": ProjectedDiscriminator,
 }
 
 __all__ = [
@@ -47,23 +69,43 @@ __all__ = [
     "HEADS",
     "INITS",
     "NORMS",
+    "R3GAN_PRESETS",
+    "STYLEGAN2_PRESETS",
+    "AEDiscriminator",
     "BigGANDiscriminator",
     "BigGANGenerator",
     "CondInput",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "EqualConv",
+    "EqualDense",
+    "FastGANGenerator",
     "MLPDiscriminator",
     "MLPGenerator",
     "MinibatchDiscrimination",
     "Norm",
+    "ProgressiveDiscriminator",
+    "ProgressiveGenerator",
+    "ProjectedDiscriminator",
+    "R3Discriminator",
+    "R3Generator",
     "ResNetDiscriminator",
     "ResNetGenerator",
     "SelfAttention",
     "SpectralConv",
     "SpectralDense",
     "SpectralUpConv",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
+    "classifier_maps",
+    "faded",
+    "grouped_conv",
     "make_head",
     "minibatch_stddev",
+    "modulated_conv",
+    "pixel_norm",
+    "progressive_schedule",
+    "reconstruction_error",
     "spectral_norm",
     "standing_statistics",
 ]
