@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax.core.keys import fold, normal_like, per_sample
+from genjax.core.keys import fold, per_sample
 from genjax.core.numerics import bcast
 from genjax.core.trees import path_mask
 from genjax.inverse import sampler
@@ -87,12 +87,12 @@ def with_lora(key, make, params, rank=4, pattern="kernel$"):
 
 
 def deep_prior(
-    slices=3, updates=10, rate=1e-3, cg_steps=5, eta=0.85, low=0.02, high=0.98, same_noise=False, steps=50,
+    slices=3, updates=10, rate=1e-3, cg_steps=5, eta=0.85, low=0.08, high=100.0, same_noise=False, steps=50,
     grid="cosine",
 ):  # fmt: skip
     """DDIP (images) and D3IP (volumes, operators `Slices`), 2407.10641, algorithms 1 and 2; linear operators.
 
-    Its denoiser is an `Adaptable` of images. `detail` gives the adapters, with a leading axis [B]. Samples are
+    Its denoiser is an `Adaptable` of images; `nfe` counts updates at all levels. `detail` gives the adapters, with a leading axis [B]. Samples are
     restored one after another, as each has a network of its own.
 
     Args:
@@ -101,7 +101,7 @@ def deep_prior(
       rate: of AdamW.
       cg_steps: on A^T A x = A^T y from the denoised slices: few, as the start carries the prior.
       eta: share of fresh noise, x_s = alpha_s x0 + sigma_s (eta n + sqrt(1 - eta^2) eps).
-      low, high: adaptation runs where the time is within these shares of t_max.
+      low, high: sigma / alpha between which adaptation runs; about the published levels 20 to 980 of 1000.
       same_noise: the slices of a volume share their random numbers.
     """
     sampler.at_least(steps, 2, "steps")
@@ -117,8 +117,8 @@ def deep_prior(
         ending = lambda x, y, n: conjugate_gradients(normal, operator.adjoint(y), x, n)
 
         def noise(key, x):
-            draw = normal_like(key, x[:1] if same_noise else x)
-            return jnp.broadcast_to(draw, x.shape)
+            one = x[:1] if same_noise else x
+            return jnp.broadcast_to(jax.random.normal(key, one.shape, x.dtype), x.shape)
 
         def adapt(key, adapters, x, y, t):
             def misfit(adapters, chosen, key):
@@ -143,7 +143,8 @@ def deep_prior(
             def step(i, carry, t, s):
                 x, adapters = carry
                 here = fold(inner, i)
-                inside = (t >= low * process.t_max) & (t <= high * process.t_max)
+                r = sampler.ratio(process, t)
+                inside = (r >= low) & (r <= high)
                 tuned = lambda a: adapt(fold(here, 1), a, x, y, t)
                 adapters = jax.lax.cond(inside, tuned, lambda a: a, adapters)
                 pred = denoiser.make(adapters)(x, t, None, fold(here, 0))

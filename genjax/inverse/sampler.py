@@ -34,7 +34,7 @@ class PosteriorSampler:
         what else the method finds (particles, parameters of the operator, the noise).
       needs: of `OPERATOR_NEEDS`, methods that the operator must have; "known_std" Gaussian noise, "density" noise that
         has one (not of standard deviation 0); "adaptable" a denoiser with adapters (`inverse.adaptation`).
-      nfe: denoiser evaluations a run.
+      nfe: denoiser evaluations of a sample a run; of all slices of a volume at once.
       vjps: how many of them are differentiated with respect to the state (each costs about twice a plain one more).
     """
 

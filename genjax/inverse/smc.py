@@ -147,5 +147,5 @@ def smc(particles=16, threshold=0.5, data_std=1.0, scale=1.0, steps=100, grid="c
         chosen = Categorical(found.log_weight[:, None]).sample(fold(keys, 1))[:, 0]
         return jax.vmap(lambda x, i: x[i])(found.x, chosen), {"particles": found}
 
-    cost = steps * particles
+    cost = steps * particles  # in units of one sample
     return sampler.PosteriorSampler("smc", run, ("density",), cost, cost)
