@@ -6,13 +6,14 @@ A noise has
   log_prob(r, mean=None) -> [B]    log p(y | mean) of the residual r = y - mean; Poisson noise needs the mean
   variance(mean) -> array          of each element, a scalar or shaped like mean
 
-NOISES: name -> constructor(**numbers).
+NOISES: name -> constructor(**numbers). `Structured` noise needs a law and is built by hand.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.scipy.special import gammaln, xlogy
 
@@ -22,10 +23,9 @@ from genjax.core.numerics import float_leaves, sum_except_batch
 
 
 def _positive(value, field, *, zero):
-    """Raises ValueError where a concrete number is negative (or zero, unless `zero`)."""
-    if isinstance(value, jax.core.Tracer) or not hasattr(value, "__float__") or jnp.ndim(value):
-        return
-    if not (value > 0 or (zero and value == 0)):
+    """Raises ValueError where a plain number is negative (or zero, unless `zero`); arrays of JAX pass."""
+    plain = isinstance(value, (int, float, np.number)) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    if plain and not (value > 0 or (zero and value == 0)):
         raise ValueError(f"{field}: expected {'>= 0' if zero else '> 0'}, got {float(value)}")
 
 
@@ -171,7 +171,7 @@ def gaussian_std(noise, method, *, zero=True):
     """
     if not isinstance(noise, Gaussian):
         raise ValueError(f"noise: {method} needs Gaussian noise, got {type(noise).__name__}")
-    if not zero and not isinstance(noise.std, jax.core.Tracer) and not jnp.any(jnp.asarray(noise.std) > 0):
+    if not zero and not isinstance(noise.std, jax.core.Tracer) and not np.any(np.asarray(noise.std) > 0):
         raise ValueError(f"std: {method} divides by the noise level, expected > 0, got 0")
     return noise.std
 

@@ -93,7 +93,7 @@ def test_measure_and_its_density(x64):
     np.testing.assert_allclose(
         lit.log_prob(x), scipy.stats.poisson.logpmf(counts, rates).sum(axis=(1, 2, 3)), rtol=1e-9
     )
-    assert inverse.check_measurement(made, x) is made
+    assert inverse.check_measurement(made, x, bound=1.0) is made
     # a blind operator's true parameters
     dim = O.low_light((4, 4, 1))
     phi = {"log_gain": jnp.log(jnp.full(3, 0.5)), "offset": jnp.zeros((3, 1, 1, 1))}
@@ -104,12 +104,19 @@ def test_measure_and_its_density(x64):
 
 IDENTITY = O.identity((4, 4, 1))
 Y = np.zeros((2, 4, 4, 1), np.float32)
+
+
+def checked_range(y, bound):
+    return inverse.check_measurement(Measurement(IDENTITY, inverse.Gaussian(0.05), y), bound=bound)
+
+
 BAD = [
     (lambda: inverse.check_measurement(Measurement(IDENTITY, None, Y[:, 1:])), "y: expected shape"),
     (lambda: inverse.check_measurement(Measurement(IDENTITY, None, Y.astype(np.uint8))), "y: expected real numbers"),
     (lambda: inverse.check_measurement(Measurement(IDENTITY, None, Y / 0)), "y: expected finite"),
     (lambda: inverse.check_measurement(Measurement(IDENTITY, None, Y), Y[:1]), "y: expected one measurement a sample"),
     (lambda: inverse.check_measurement(Measurement(IDENTITY, None, Y), Y[:, :2]), "x: expected shape"),
+    (lambda: checked_range(255 * Y + 200, 1.0), "y: expected values up to about 1.1"),
     (lambda: inverse.Gaussian(-0.1), "std: expected >= 0"),
     (lambda: inverse.Laplace(0.0), "scale: expected > 0"),
     (lambda: inverse.Poisson(0), "rate: expected > 0"),

@@ -16,6 +16,7 @@ Functions here take the operator first, so that a class may name them among its 
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +61,7 @@ def check(value, shape, field):
 def image_shape(shape, field="shape"):
     """`shape` as (H, W, C), all whole and positive; ValueError otherwise."""
     shape = tuple(shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+    if len(shape) != 3 or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(f"{field}: expected (height, width, channels), got {shape}")
     return shape
 

@@ -70,7 +70,10 @@ class Radon:
         return jnp.moveaxis(total, 0, 1).reshape(-1, *self.in_shape)
 
     def fbp(self, y):
-        """Filtered back-projection with the ramp filter; right for many views over half a turn."""
+        """Filtered back-projection with the ramp filter; right for many views over half a turn.
+
+        Angles count as evenly spaced; over less than half a turn it is the integral over what was seen.
+        """
         y = base.check(y, self.out_shape, "y")
         size = 2 ** int(np.ceil(np.log2(2 * self.bins)))
         n = np.fft.fftfreq(size, 1 / size)
@@ -79,7 +82,8 @@ class Radon:
         ramp[0] = 1 / 4
         response = jnp.asarray(np.fft.rfft(ramp).real, y.dtype)[None, None, :, None]
         filtered = jnp.fft.irfft(jnp.fft.rfft(y, n=size, axis=2) * response, n=size, axis=2)[:, :, : self.bins]
-        return self.adjoint(filtered.astype(y.dtype)) * (np.pi / self.angles.shape[0])
+        step = self.angles[1] - self.angles[0] if self.angles.shape[0] > 1 else np.pi
+        return self.adjoint(filtered.astype(y.dtype)) * jnp.asarray(step, y.dtype)
 
     prox = base.prox_cg
     x_init = fbp
