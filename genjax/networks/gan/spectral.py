@@ -34,8 +34,8 @@ def _unit(x):
 def power_iteration(w, u, steps):
     """`steps` rounds of the power method on w [N, O] from u [O]: (v [N], u [O]), both of unit length."""
     dot = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-    for _ in range(steps):
-        u = _unit(dot(_unit(dot(w, u)), w))
+    once = lambda u: _unit(dot(_unit(dot(w, u)), w))
+    u = once(u) if steps == 1 else lax.fori_loop(0, steps, lambda _, u: once(u), u)
     return _unit(dot(w, u)), u
 
 
