@@ -1,6 +1,6 @@
 """Measures the variants of an experiment over seeds, and remembers every measurement.
 
-An experiment module (see docs/papers.md) has
+An experiment module (see CONTRIBUTING.md) has
 
   PAPER       literal: number, title, year, arxiv, family, kind
   PRIORS      slugs of experiments whose trained models it needs (default none)
