@@ -168,6 +168,23 @@ def test_conjugate_gradients_agree_with_the_closed_form(x64):
     np.testing.assert_allclose(iterated, closed, atol=1e-8)
 
 
+def test_numbers_are_leaves():
+    # variants of one operator share a compiled program: strengths, masks, kernels and tables are arguments
+    forward = jax.jit(lambda operator, x: operator.forward(x))
+    x = jnp.zeros((1, 8, 8, 1))
+    variants = [
+        [O.hdr((8, 8, 1), gain) for gain in (2, 3.0)],
+        [O.low_light((8, 8, 1), gain, 0) for gain in (0.5, 1)],
+        [O.random((8, 8, 1), missing) for missing in (0.2, 0.7)],
+        [O.blur((8, 8, 1), std, size=5) for std in (0.5, 1.0)],
+        [O.jpeg((8, 8, 1), quality) for quality in (5, 50)],
+    ]
+    for count, pair in enumerate(variants):
+        for operator in pair:
+            forward(operator, x)
+        assert forward._cache_size() == count + 1
+
+
 BAD = [
     (lambda: O.given(np.zeros((4, 4))), "mask: expected at least one measured"),
     (lambda: O.given(np.full((4, 4), 0.5)), "mask: expected zeros and ones"),
