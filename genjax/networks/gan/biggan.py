@@ -180,7 +180,7 @@ class BigGANDiscriminator(nn.Module):
       downs: stages that halve the size; 0 takes all but the last (two at 32, one below).
       deep: BigGAN-deep: a stem, and in each stage a block that halves and one that does not.
       attention: sizes after whose stage stands `SelfAttention`.
-      head: name or group in `HEADS`, published: "projection".
+      head: name or group in `HEADS`; None is "projection", the published one.
       spectral, kernel_init, num_classes, embedding_dim, label_dim, remat, dtype: as in `ResNetDiscriminator`.
     """
 
@@ -191,7 +191,7 @@ class BigGANDiscriminator(nn.Module):
     attention: tuple = (64,)
     spectral: int = 1
     kernel_init: str = "orthogonal"
-    head: Any = "projection"
+    head: Any = None
     num_classes: int = 0
     embedding_dim: int = 0
     label_dim: int = 0
@@ -206,8 +206,9 @@ class BigGANDiscriminator(nn.Module):
         downs = self.downs or (len(factors) - 1 if published or self.deep else max(n - 1, 1))
         if downs > len(factors) or x.shape[1] % 2**downs:
             raise ValueError(f"downs: expected at most {min(len(factors), n + 2)} for this size, got {downs}")
-        head = make_head(self.head, self.num_classes, self.spectral, self.kernel_init)
-        label, vector = critic_input(self, cond, x.shape[0])
+        kind = self.head or "projection"
+        head = make_head(kind, self.num_classes, self.spectral, self.kernel_init)
+        label, vector = critic_input(self, cond, x.shape[0], kind)
         h = beside(x, vector).astype(self.dtype)
         h = (self._deep if self.deep else self._plain)(h, factors, downs, train)
         return head(nn.relu(h).astype(jnp.float32).sum(axis=(1, 2)), label, train)

@@ -90,7 +90,7 @@ class DCGANDiscriminator(nn.Module):
 
     Fields:
       spectral: power steps of spectral normalization, 0 for none.
-      head: name or group in `HEADS`; it reads the label where it can, else the label comes on further
+      head: name or group in `HEADS`, None is "linear"; it reads the label where it can, else the label comes on further
         channels of x, as the embedding does.
       input_noise: standard deviation of noise added to x where train (stream "noise").
       dropout: of the hidden maps where train (stream "dropout").
@@ -105,7 +105,7 @@ class DCGANDiscriminator(nn.Module):
     norm: str = "batch"
     spectral: int = 0
     kernel_init: str = "normal"
-    head: Any = "linear"
+    head: Any = None
     input_noise: float = 0.0
     dropout: float = 0.0
     minibatch: int = 0

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genjax.construct import construct
+from genjax.construct import construct, group
 from genjax.core.numerics import safe_norm
 from genjax.core.types import Critique
 from genjax.networks.gan.layers import INITS, CondInput, named, one_hot, split_label
@@ -202,18 +202,23 @@ BLIND = ("linear", "vector")  # heads that do not read the label
 CLASSLESS = (*BLIND, "san")  # heads that work without classes
 
 
+def _name(head):
+    return head if isinstance(head, str) else group(head, "head").get("name")
+
+
 def make_head(head, num_classes=0, spectral=0, kernel_init="xavier", name="head"):
     """The module of a head: of its name, or of a group {"name": ..., **fields}.
 
     Args:
-      head: name or group.
+      head: name or group; None is "linear".
       num_classes: handed on to heads with classes.
       spectral, kernel_init: of the discriminator, used where the head takes them and the group does not say.
 
     Raises:
       ValueError: unknown name or field, or a head with classes where num_classes is 0.
     """
-    kind = head if isinstance(head, str) else head.get("name")
+    head = head or "linear"
+    kind = _name(head)
     if kind in HEADS and kind not in CLASSLESS and num_classes < 1:
         raise ValueError(f"head: expected num_classes of at least 1 for {kind!r}, got {num_classes}")
     defaults = {"spectral": spectral, "kernel_init": kernel_init}
@@ -223,17 +228,18 @@ def make_head(head, num_classes=0, spectral=0, kernel_init="xavier", name="head"
 
 def reads_label(head):
     """Whether the head takes the label; else a discriminator takes it at its input."""
-    return (head if isinstance(head, str) else head.get("name")) not in BLIND
+    return _name(head or "linear") not in BLIND
 
 
-def critic_input(module, cond, batch):
+def critic_input(module, cond, batch, head=None):
     """(label for the head or None, vector [B, D] for the input or None) of a discriminator's condition.
 
     To be called inside the compact method of a module with `head`, `num_classes`, `embedding_dim` and
-    `label_dim`: a label that the head does not read joins the embedding at the input.
+    `label_dim`: a label that the head does not read joins the embedding at the input. `head` replaces the
+    module's.
     """
     label, classes = None, module.num_classes
-    if reads_label(module.head):
+    if reads_label(head or module.head):
         label, cond = split_label(cond, classes)
         classes = 0
     return label, CondInput(classes, module.embedding_dim, module.label_dim, name="cond")(cond, batch)

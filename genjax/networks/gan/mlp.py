@@ -81,7 +81,7 @@ class MLPDiscriminator(nn.Module):
       width, depth, activation, kernel_init: of the hidden layers.
       norm: a name in `NORMS` but "virtual", after each dense layer.
       spectral: power steps of spectral normalization, 0 for none.
-      head: name or group in `HEADS`.
+      head: name or group in `HEADS`; None is "linear".
       input_noise, hidden_noise: standard deviation of the noise added to x and after each hidden layer
         where train, from the stream "noise" (1606.03498).
       dropout: of the hidden layers where train, from the stream "dropout".
@@ -95,7 +95,7 @@ class MLPDiscriminator(nn.Module):
     norm: str = "none"
     spectral: int = 0
     kernel_init: str = "xavier"
-    head: Any = "linear"
+    head: Any = None
     input_noise: float = 0.0
     hidden_noise: float = 0.0
     dropout: float = 0.0

@@ -234,7 +234,7 @@ class ResNetDiscriminator(nn.Module):
     minibatch: int = 0
     spectral: int = 1
     kernel_init: str = "xavier"
-    head: Any = "linear"
+    head: Any = None
     num_classes: int = 0
     embedding_dim: int = 0
     label_dim: int = 0
