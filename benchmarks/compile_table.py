@@ -1,21 +1,29 @@
 """Published networks on TPU slices that need not exist: memory, communication and a bound of the step time.
 
-Run: `python benchmarks/compile_table.py` (needs the compiler, `pip install 'genjax-toolkit[slice]'`; many minutes
-and gigabytes a network). `--only=dit_xl_2 --chips=8` for a part. Writes benchmarks/results/compile_table.json as it
-goes, and benchmarks/results/compile_table.md.
+  python -m benchmarks.compile_table [--only dit_xl_2 adm_64] [--chips 8 64] [--layouts data fsdp] [--again]
 
-Every step is the real one: bf16 computation, Adam, one average of the weights, dropping of labels; the same
-number of samples a chip on every slice, so the batch grows with it.
+Needs the compiler (`pip install 'genjax-toolkit[slice]'`), minutes and gigabytes a row; rows that were measured
+are kept in results/compile_table.json and not measured again, so that the table can be filled bit by bit, and printed
+without the compiler. Every step is the real one; the same number of samples a chip on every slice, so the
+batch grows with it. Those whose config is not a file take bf16 computation, Adam, one average of the weights, and
+dropping of labels.
 """
 
 import argparse
+import datetime
+import importlib.metadata
+import importlib.util
 import json
 import pathlib
+import sys
 import time
+from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from genjax import build
+from genjax.cli import config as configs
 from genjax.cli.compile import batch_like, record, size
 from genjax.data import DataSpec
 from genjax.networks import edm2, transformer, unet
@@ -23,124 +31,176 @@ from genjax.train import plan_ahead
 from genjax.train.sharding import make_layout
 
 OUT = pathlib.Path(__file__).parent / "results"
+CHIP = "v5e"
 SLICES = {8: "2x4", 64: "8x8", 256: "16x16"}
 LAYOUTS = {"data": lambda chips: {"data": chips}, "fsdp": lambda chips: {"data": max(1, chips // 64), "fsdp": -1}}
 EPS = {"target": "eps", "scale_input": False}
 EDM = {"target": "edm", "sigma_data": 0.5}
+EDM_LOSS = {"time_sampler": {"name": "log_normal"}, "weighting": {"name": "edm"}}
+
+
+class Case(NamedTuple):
+    """One row of networks."""
+
+    title: str
+    shape: tuple  # of a sample
+    classes: int
+    share: int  # samples a chip
+    config: Any  # a name as for `genjax train` ("gan/r3gan:paper"), or the groups network, process, denoiser, loss
+
+
+def _without(preset, *names):
+    return {key: value for key, value in preset.items() if key not in names}
+
+
+DIT = _without(transformer.PRESETS["dit_xl_2"][1], "out_channels", "num_classes")
 CASES = {
-    # name: (title, shape, network, process, denoiser, loss, samples a chip)
-    "dit_xl_2": (
+    "dit_xl_2": Case(
         "DiT-XL/2, 256 px latents",
         (32, 32, 4),
-        {"name": "dit", **{k: v for k, v in transformer.PRESETS["dit_xl_2"][1].items() if k != "out_channels"}},
-        {"name": "ddpm", "steps": 1000, "betas": "linear"},
-        {**EPS, "learned_variance": True},
-        {"name": "hybrid", "time_sampler": {"name": "discrete", "steps": 1000}, "steps": 1000},
+        1000,
         32,
+        {
+            "network": {"name": "dit", **DIT},
+            "process": {"name": "ddpm", "steps": 1000, "betas": "linear"},
+            "denoiser": {**EPS, "learned_variance": True},
+            "loss": {"name": "hybrid", "time_sampler": {"name": "discrete", "steps": 1000}, "steps": 1000},
+        },
     ),
-    "edm2_s": (
+    "edm2_s": Case(
         "EDM2-S, 64 px latents",
         (64, 64, 4),
-        {"name": "edm2_unet", **edm2.PRESETS["edm2_s"]},
-        {"name": "edm"},
-        EDM,
-        {"time_sampler": {"name": "log_normal"}, "weighting": {"name": "edm"}},
+        1000,
         8,
+        {
+            "network": {"name": "edm2_unet", **_without(edm2.PRESETS["edm2_s"], "num_classes")},
+            "process": {"name": "edm"},
+            "denoiser": EDM,
+            "loss": EDM_LOSS,
+        },
     ),
-    "adm_64": (
+    "adm_64": Case(
         "ADM, 64 px",
         (64, 64, 3),
-        {"name": "unet", **unet.PRESETS["adm_imagenet64"]},
-        {"name": "edm"},
-        EDM,
-        {"time_sampler": {"name": "log_normal"}, "weighting": {"name": "edm"}},
+        1000,
         8,
+        {
+            "network": {"name": "unet", **_without(unet.PRESETS["adm_imagenet64"], "num_classes")},
+            "process": {"name": "edm"},
+            "denoiser": EDM,
+            "loss": EDM_LOSS,
+        },
     ),
 }
 
 
-def config_of(name, chips, remat):
-    _, _, network, process, denoiser, loss, share = CASES[name]
+def config_of(case, chips, remat=True):
+    """The ConfigDict of a Case on so many chips.
+
+    Args:
+      remat: recompute the blocks' activations in the backward pass; files say themselves whether.
+    """
+    if isinstance(case.config, str):
+        config = configs.load(case.config)
+        config.train.batch_size = case.share * chips
+        return config
+    groups = {**case.config, "network": {**case.config["network"], "remat": remat}}
     return ConfigDict(
         {
             "data": {"name": "digits"},  # its place: the shape is given
-            "process": process,
-            "network": {**{k: v for k, v in network.items() if k != "num_classes"}, "remat": remat},
-            "denoiser": denoiser,
-            "loss": loss,
+            **groups,
             "algorithm": {"name": "diffusion", "cond": ("label",), "label_drop": 0.1},
             "optimizer": {"name": "adam", "learning_rate": 1e-4},
             "ema": {"name": "constant", "decay": 0.9999},
             "precision": "bfloat16",
-            "train": {"batch_size": share * chips},
+            "train": {"batch_size": case.share * chips},
             "sample": {"solver": "heun", "steps": 18},
         }
     )
 
 
-def measure(name, chip_name, chips, layout_name, remat):
+def measure(case, chip_name, chips, layout_name, remat):
+    """The row of one Case on one slice."""
     devices, chip = plan_ahead.topology_devices(f"{chip_name}:{SLICES[chips]}")
-    spec = DataSpec(CASES[name][1], 1000, fields=("x", "label"))
-    config = config_of(name, chips, remat)
-    layout = make_layout(LAYOUTS[layout_name](chips), devices=devices)
+    spec = DataSpec(case.shape, case.classes, fields=("x", "label") if case.classes else ("x",))
+    config = config_of(case, chips, remat)
+    layout = make_layout(LAYOUTS[layout_name](chips), **build.sharding_rules(config), devices=devices)
     like = batch_like(spec, config.train.batch_size)
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
     program = plan_ahead.compile_step(build.algorithm(config, spec), layout, like)
-    return {**record(program, chip), "compile_seconds": time.monotonic() - began, "remat": remat}
+    row = {**record(program, chip), "batch": config.train.batch_size}
+    if not isinstance(case.config, str):
+        row["remat"] = remat
+    row["compile_seconds"], row["compile_cpu"] = time.monotonic() - began, time.process_time() - cpu
+    row["date"] = str(datetime.datetime.now(datetime.UTC).date())
+    row["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
+    return row
 
 
 def table(found):
+    """Markdown of the rows that are there, and a line on those that are not."""
     lines = [
-        "# Train steps compiled ahead of time",
-        "",
-        "Made by `python benchmarks/compile_table.py` on a machine without a TPU; see there for the settings. Memory",
-        "is a chip's. The step takes at least the longest of the times for matrix products, memory and network, and at",
-        "most their sum, at the chip's published peaks: a bound, not a measurement. `util` is the share of the peak.",
+        "Memory is a chip's. The step takes at least the longest of the times for matrix products, memory and network,",
+        "and at most their sum, at the chip's published peaks: a bound, not a measurement. `util` is the share of the",
+        "peak. Compiled on a machine without a TPU.",
         "",
         "| network | chip | chips | batch | layout | recomputes | parameters | optimizer | averages | activations "
-        "| peak | fits | TFLOP a step | sent a chip | step, ms | util | compile |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| peak | fits | TFLOP a step | sent a chip | step, ms | util | compile, CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for key, row in found.items():
-        name, chip, chips, layout = key.split("/")
+    order = [f"{name}/{CHIP}/{chips}/{layout}" for name in CASES for chips in SLICES for layout in LAYOUTS]
+    for key in [*order, *(key for key in found if key not in order)]:
+        if key not in found:
+            continue
+        row, (name, chip, chips, layout) = found[key], key.split("/")
         m, s = row["memory"], row["seconds"]
         sent = sum(c["sent"] for c in row["collectives"].values())
         times = f"{s['least'] * 1e3:.0f} ... {s['most'] * 1e3:.0f}"
         util = f"{s['compute'] / s['least']:.0%} ... {s['compute'] / s['most']:.0%}"
         if not row["fits"]:
             times = util = "-"
-        cells = [CASES[name][0], chip, chips, CASES[name][6] * int(chips), layout, "yes" if row["remat"] else "no"]
+        recomputes = {True: "yes", False: "no", None: "its file's"}[row.get("remat")]
+        cells = [CASES[name].title if name in CASES else name, chip, chips, row["batch"], layout, recomputes]
         cells += [size(m[what]) for what in ("parameters", "optimizer", "averages")]
-        cells += [
-            size(m["activations"]) if "activations" in m else "-",
-            size(m["peak"]),
-            "yes" if row["fits"] else "no",
-        ]
-        cells += [f"{row['operations'] / 1e12:.1f}", size(sent) if row["fits"] else "-", times, util]
-        cells.append(f"{row['compile_seconds']:.0f} s")
+        cells += [size(m["activations"]) if "activations" in m else "-", size(m["peak"])]
+        cells += ["yes" if row["fits"] else "no", f"{row['operations'] / 1e12:.1f}"]
+        cells += [size(sent) if row["fits"] else "-", times, util, f"{row['compile_cpu']:.0f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+    missing = [key for key in order if key not in found]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
+    versions = sorted({", ".join(f"{k} {v}" for k, v in row["versions"].items()) for row in found.values()})
+    dates = sorted({row["date"] for row in found.values()})
+    if found:
+        lines += ["", f"Rows of {dates[0]} to {dates[-1]}; {'; '.join(versions)}."]
+    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(CASES))
-    parser.add_argument("--chips", default=",".join(map(str, SLICES)))
-    parser.add_argument("--layouts", default=",".join(LAYOUTS))
-    parser.add_argument("--chip", default="v5e")
+    parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--chips", nargs="*", type=int, default=list(SLICES), choices=list(SLICES))
+    parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS), choices=list(LAYOUTS))
+    parser.add_argument("--chip", default=CHIP, choices=list(plan_ahead.CHIPS))
     parser.add_argument("--no-remat", action="store_true", help="keep the blocks' activations for the backward pass")
+    parser.add_argument("--again", action="store_true", help="measure rows that are there too")
     args = parser.parse_args()
     path = OUT / "compile_table.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    OUT.mkdir(exist_ok=True)
-    for name in args.only.split(","):
-        for chips in map(int, args.chips.split(",")):
-            for layout in args.layouts.split(","):
-                key = f"{name}/{args.chip}/{chips}/{layout}"
-                found[key] = measure(name, args.chip, chips, layout, not args.no_remat)
-                print(key, json.dumps(found[key]), flush=True)
-                path.write_text(json.dumps(found, indent=1) + "\n")
-                (OUT / "compile_table.md").write_text(table(found))
+    wanted = [(chips, name, layout) for chips in args.chips for name in args.only for layout in args.layouts]
+    if not importlib.util.find_spec("libtpu"):
+        print("nothing is measured: the compiler is missing (pip install 'genjax-toolkit[slice]')", file=sys.stderr)
+        wanted = []
+    for chips, name, layout in wanted:
+        key = f"{name}/{args.chip}/{chips}/{layout}"
+        if key in found and not args.again:
+            continue
+        row = measure(CASES[name], args.chip, chips, layout, not args.no_remat)
+        print(key, json.dumps(row), file=sys.stderr, flush=True)
+        found = {**(json.loads(path.read_text()) if path.exists() else {}), key: row}
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        jax.clear_caches()
+    print("# Train steps compiled ahead of time\n\n" + table(found))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,10 @@ import time
 
 import numpy as np
 
-from benchmarks.crash_bench import ROOT, Bench, began_save, unfinished, wait_for
+from benchmarks.crash_bench import ROOT, Bench, Life, wait_for
 
 SAVE = 0.05  # seconds: a kill aimed at a save falls within this time of the save's beginning
+LIMIT = 100_000  # bytes of a file where writes are refused: more than a log takes, less than a checkpoint
 DISK = 24  # MB of the file system that fills up
 
 
@@ -46,16 +47,14 @@ def kill_once(bench, name, span, aimed, rng):
 
     Args:
       span: seconds after the start within which the kill falls.
-      aimed: wait for the beginning of a save first, one of the first eight.
+      aimed: wait for the beginning of a save first, the second to eighth.
     """
-    directory, from_step, records = bench.checkpoints(name), bench.newest(name), len(bench.logged(name))
-    before = unfinished(directory)
-    began = time.monotonic()
+    life, began = Life(bench, name), time.monotonic()
     process = bench.start(name)
     try:
         if aimed:
-            seen, wanted = set(), rng.randint(1, 8)
-            wait_for(lambda: len(seen.update(began_save(directory, before)) or seen) >= wanted, process)
+            seen, wanted = {None}, rng.randint(2, 8)
+            wait_for(lambda: len(seen) > wanted or seen.add(life.saves()), process)
             time.sleep(rng.uniform(0, SAVE))
         else:
             moment = began + rng.uniform(0, span)
@@ -68,13 +67,11 @@ def kill_once(bench, name, span, aimed, rng):
     if ended is not None:
         text = bench.log(name).read_text()
         raise RuntimeError(f"the training ended with {ended} before it was killed; give it more steps: {text[-1500:]}")
-    cut = began_save(directory, before)
-    what = "saving" if cut else "training" if len(bench.logged(name)) > records else "starting"
     return {
         "aimed": aimed,
         "seconds": round(time.monotonic() - began, 3),
-        "moment": what,
-        "from": from_step,
+        "moment": "saving" if life.saves() else "training" if life.trains() else "starting",
+        "from": life.step,
         "kept": bench.newest(name),
     }
 
@@ -163,14 +160,14 @@ def full_disk(bench, reference, own_disk):
 
     Args:
       own_disk: the bench's folder is a file system that may be filled; otherwise the process is limited to
-        files of 8 kB, which the kernel enforces write by write.
+        small files, which the kernel enforces write by write.
     """
     process = bench.start("full")
     wait_for(lambda: bench.newest("full"), process)
     if own_disk:
         ballast = fill(bench.folder)
     else:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (8192, 8192))
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
     code, text = bench.finish("full", process)
     if own_disk:
         ballast.unlink()
@@ -323,7 +320,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--aimed", type=int, default=8, help="kills that wait for the beginning of a save")
-    parser.add_argument("--steps", type=int, default=60_000, help="of the training that is killed")
+    parser.add_argument("--steps", type=int, default=40_000, help="of the training that is killed")
     parser.add_argument("--short", type=int, default=4_000, help="steps of the training for the rest")
     parser.add_argument("--every", type=int, default=200, help="steps from checkpoint to checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

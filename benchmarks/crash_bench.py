@@ -1,6 +1,5 @@
 """Trainings in processes of their own, and what they leave on the disk: for benchmarks/crash.py and its test."""
 
-import contextlib
 import os
 import pathlib
 import subprocess
@@ -107,15 +106,20 @@ def wait_for(condition, process, seconds=PATIENCE):
     return True
 
 
-def unfinished(directory):
-    """Saves that were begun and not ended, told from each other by what they are on the disk."""
-    found = set()
-    for path in directory.glob("*tmp*"):
-        with contextlib.suppress(FileNotFoundError):
-            found.add((path.name, path.stat().st_ino, path.stat().st_ctime_ns))
-    return found
+class Life:
+    """What a process started in the workdir `name` has done; made before its start."""
 
+    def __init__(self, bench, name):
+        self.directory, self.metrics = bench.checkpoints(name), bench.workdir(name) / "metrics.jsonl"
+        self.bench, self.name, self.step, self.file = bench, name, bench.newest(name), self._inode()
 
-def began_save(directory, before):
-    """The names of saves begun since `before` = unfinished(...) was seen and not ended."""
-    return sorted(entry[0] for entry in unfinished(directory) - before)
+    def _inode(self):
+        return self.metrics.stat().st_ino if self.metrics.exists() else None
+
+    def trains(self):
+        """Whether it has written a record of its own: its start puts a new file in place of the old one."""
+        return self._inode() != self.file and any(r["step"] > self.step for r in self.bench.logged(self.name))
+
+    def saves(self):
+        """The checkpoint that it is writing, or None. What an earlier one left unfinished is gone once it trains."""
+        return next((path.name for path in self.directory.glob("*tmp*")), None) if self.trains() else None

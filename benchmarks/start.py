@@ -5,7 +5,7 @@
 Every figure is of a fresh process in a fresh workdir. Cold: nothing compiled is kept. Warm: the same
 training was started once before (the compilation cache of the CLI). The first record comes after the first
 25 steps, which are part of the time. Processor time stands beside the wall clock, for a machine that does other
-work; on two idle cores the wall clock is what a user waits.
+work: most of a start runs on one core, so on two idle cores the wall clock is at most about that.
 
 `--profile` also says where the time of a start goes: the stages of the command, measured inside its process.
 """
@@ -143,7 +143,9 @@ def report(found, where):
             lines.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in (*cold, *warm)) + " |")
     lines.append("")
     for kind, goal in GOALS.items():
-        lines.append(f"- {kind} start to the first record, s: {middle[kind][0]:.2f} (goal: at most {goal})")
+        wall, cpu = middle[kind]
+        lines.append(f"- {kind} start to the first record, s: {wall:.2f} (goal: at most {goal})")
+        lines.append(f"- {kind} start to the first record, s of processor time: {cpu:.2f} (goal: at most {goal})")
     return "\n".join(lines)
 
 

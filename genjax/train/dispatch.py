@@ -16,8 +16,14 @@ from genjax.core.keys import sample_keys
 from genjax.train.sharding import PMAP_AXIS, as_layout
 
 
+def traced_once(step):
+    """`step`, whose second trace for the same shapes is taken from the first: JAX remembers it by the function."""
+    return jax.jit(step, inline=True)
+
+
 def _many(step, batch_of, key, state, count):
     """(state after `count` steps, sums of the metrics); `batch_of(i)` is batch i."""
+    step = traced_once(step)
 
     def one(state, batch):
         state, metrics = step(jax.random.fold_in(key, state.step), state, batch)
@@ -89,7 +95,8 @@ def _pmapped(step, layout, resident):
 
 def trace_step(algorithm, layout, shapes, batch):
     """Shapes of the State after one step, as the training will run it: nothing is compiled."""
-    step = lambda state, batch: algorithm.step(jax.random.key(0), state, batch)[0]
+    once = traced_once(algorithm.step)
+    step = lambda state, batch: once(jax.random.key(0), state, batch)[0]
     if layout is None or not layout.axis_name:
         return jax.eval_shape(step, shapes, batch)
     split = lambda b: jax.tree.map(lambda a: a.reshape(layout.parts, -1, *a.shape[1:]), b)
