@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.networks.blocks import downsample, upsample
+from genjax.networks.gan.resample import down, up
 
 # The symmetric biorthogonal pair of Cohen, Daubechies and Feauveau with 9 and 7 taps: SYNTHESIS brings an
 # image to twice the resolution, ANALYSIS back, exactly. The paper's filter, sym6, is orthogonal but not
@@ -90,7 +90,7 @@ def affine_warp(x, inverse):
     padded = jnp.pad(
         wide, ((0, 0), (REACH, REACH), (REACH, REACH), (0, 0)), mode="reflect" if min(h, w) > 1 else "edge"
     )
-    fine = upsample(padded, SYNTHESIS)
+    fine = up(padded, SYNTHESIS)
     # sample j of the fine grid sits at pixel j / 2 - REACH of the image
     at = lambda n: jnp.asarray(np.arange(2 * (n + 2 * REACH)) / 2 - REACH - (n - 1) / 2, wide.dtype)
     columns, rows = jnp.meshgrid(at(w), at(h))
@@ -102,5 +102,5 @@ def affine_warp(x, inverse):
         return _bilinear(image, 2 * (v + REACH), 2 * (u + REACH))
 
     warped = jax.vmap(read)(fine, inverse.astype(wide.dtype))
-    coarse = downsample(warped.reshape(*fine.shape[:3], channels), ANALYSIS)
+    coarse = down(warped.reshape(*fine.shape[:3], channels), ANALYSIS)
     return coarse[:, REACH:-REACH, REACH:-REACH].astype(x.dtype)

@@ -53,74 +53,68 @@ def count(module, *args, **kwargs):
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-@pytest.mark.parametrize("name", sorted(PAIRS))
-def test_a_game_inside_a_scan(name):
-    # Catches wrong shapes, dtypes that widen, gradients of a gradient penalty that are not finite or do not
-    # reach some parameter, and state that changes its structure from step to step.
-    g, d = (linen_net(module) for module in PAIRS[name])
-    z = jax.random.normal(jax.random.key(0), (4, 6))
+@pytest.fixture(scope="module", params=sorted(PAIRS))
+def pair(request):
+    """(name, generator, discriminator, their variables, latents [4, 6])."""
+    generator, discriminator = PAIRS[request.param]
+    z, x = jax.random.normal(jax.random.key(0), (4, 6)), jnp.zeros((4, 8, 8, 2))
+    variables = jax.jit(lambda: (generator.init(KEY, z, LABELS), discriminator.init(KEY, x, LABELS)))()
+    return request.param, generator, discriminator, variables, z
 
-    @jax.jit
-    def run():
-        g_params, g_state = g.init(KEY, z, LABELS)
-        x, _ = g.apply(g_params, g_state, z, LABELS)
-        d_params, d_state = d.init(KEY, x, LABELS)
-        # away from the points where layers start at zero, so that every parameter has a gradient
-        shake = lambda p: jax.tree.map(lambda v: v + 0.1 * jnp.sin(jnp.arange(v.size) + 1.0).reshape(v.shape), p)
 
-        def loss(params, g_state, key):
-            fake, new = g.apply(params["g"], g_state, z, LABELS, train=True, rngs={"noise": key})
-            logits = lambda v: d.apply(params["d"], d_state, v, LABELS, train=True)[0].logits
-            slope = jax.grad(lambda v: jnp.sum(logits(v)))(fake)
-            return jnp.mean(jax.nn.softplus(logits(fake))) + jnp.mean(jnp.sum(slope**2, (1, 2, 3))), new
+def test_a_game_inside_a_scan(pair):
+    # Catches gradients of a gradient penalty that are not finite or do not reach some parameter, and state that
+    # changes its structure from step to step.
+    name, generator, discriminator, variables, z = pair
+    g, d = linen_net(generator), linen_net(discriminator)
+    params = dict(zip("gd", (v["params"] for v in variables)))
+    g_state, d_state = ({k: v for k, v in tree.items() if k != "params"} for tree in variables)
+    # away from the points where layers start at zero, so that every parameter has a gradient
+    params = jax.tree.map(lambda v: v + 0.1 * np.sin(np.arange(v.size) + 1.0).reshape(v.shape), params)
 
-        def step(carry, key):
-            params, g_state, _ = carry
-            grads, new = jax.grad(loss, has_aux=True)(params, g_state, key)
-            return (jax.tree.map(lambda p, q: p - 1e-3 * q, params, grads), new, grads), None
+    def loss(params, g_state, key):
+        fake, new = g.apply(params["g"], g_state, z, LABELS, train=True, rngs={"noise": key})
+        logits = lambda v: d.apply(params["d"], d_state, v, LABELS, train=True)[0].logits
+        slope = jax.grad(lambda v: jnp.sum(logits(v)))(fake)
+        return jnp.mean(jax.nn.softplus(logits(fake))) + jnp.mean(jnp.sum(slope**2, (1, 2, 3))), new
 
-        params = shake({"g": g_params, "d": d_params})
-        start = (params, g_state, params)
-        (params, state, grads), _ = lax.scan(step, start, jax.random.split(jax.random.key(2), 2))
-        out, critique = g.apply(params["g"], state, z, LABELS)[0], d.apply(params["d"], d_state, x, LABELS)[0]
-        return x, out, critique, grads
+    def step(carry, key):
+        params, g_state, _ = carry
+        grads, new = jax.grad(loss, has_aux=True)(params, g_state, key)
+        return (jax.tree.map(lambda p, q: p - 1e-3 * q, params, grads), new, grads), None
 
-    x, out, critique, grads = run()
-    assert x.shape == out.shape == (4, 8, 8, 2) and x.dtype == out.dtype == jnp.float32
-    assert critique.logits.shape == (4,) and critique.logits.dtype == jnp.float32
-    assert critique.features.ndim == 2 and critique.features.dtype == jnp.float32
-    assert all(np.isfinite(v).all() for v in jax.tree.leaves((out, critique, grads)))
+    run = jax.jit(lambda carry, keys: lax.scan(step, carry, keys)[0])
+    _, state, grads = run((params, g_state, params), jax.random.split(jax.random.key(2), 2))
+    assert all(np.isfinite(v).all() for v in jax.tree.leaves((state, grads)))
     dead = {jax.tree_util.keystr(k[1:]) for k, v in jax.tree_util.tree_leaves_with_path(grads) if not v.any()}
     faded_out = {"['rgb0']['bias']", "['rgb0']['kernel']"}  # the resolution below the last one
     assert dead == (faded_out if name == "progressive" else set())
 
 
-@pytest.mark.parametrize("name", sorted(PAIRS))
-def test_bfloat16_and_conditions(name):
-    # Catches a layer that ignores dtype or overflows in it, labels that are not read, and a null label
-    # that breaks. Half precision must agree with single precision to its own accuracy.
-    generator, discriminator = PAIRS[name]
-    z = jax.random.normal(jax.random.key(0), (4, 6))
-    other = {"label": jnp.asarray([1, 2, 0, 0])}
+def test_shapes_half_precision_and_conditions(pair):
+    # Catches wrong shapes, a layer that ignores dtype or overflows in it (half precision must agree with single
+    # precision to its own accuracy), labels that are not read, and no condition that is not the null label.
+    _, generator, discriminator, (g, d), z = pair
+    labels = jnp.asarray([0, 1, 2, -1, 1, 2, 0, 0])
 
     @jax.jit
     def run():
-        g = generator.init(KEY, z, LABELS)
-        x = generator.apply(g, z, LABELS)
-        d = discriminator.init(KEY, x, LABELS)
-        half_g, half_d = generator.clone(dtype=jnp.bfloat16), discriminator.clone(dtype=jnp.bfloat16)
-        return (
-            (x, half_g.apply(g, z, LABELS), generator.apply(g, z, other), generator.apply(g, z)),
-            [m.apply(d, x, c).logits for m, c in ((discriminator, LABELS), (half_d, LABELS), (discriminator, other))],
-        )
+        z2, cond = jnp.concatenate([z, z]), {"label": labels}
+        x = generator.apply(g, z2, cond)
+        half_x = generator.clone(dtype=jnp.bfloat16).apply(g, z2, cond)
+        images = jnp.concatenate([x[:4], x[:4]])
+        critique = discriminator.apply(d, images, cond)
+        return x, half_x, critique, discriminator.clone(dtype=jnp.bfloat16).apply(d, images, cond).logits
 
-    (x, half_x, other_x, null_x), (logits, half, changed) = run()
-    assert half_x.dtype == jnp.float32 and half.dtype == jnp.float32
+    x, half_x, critique, half = run()
+    assert x.shape == (8, 8, 8, 2) and x.dtype == half_x.dtype == jnp.float32
+    assert critique.logits.shape == (8,) and critique.logits.dtype == half.dtype == jnp.float32
+    assert critique.features.shape[0] == 8 and critique.features.ndim == 2 and critique.features.dtype == jnp.float32
     np.testing.assert_allclose(half_x, x, atol=0.1 * float(x.std()))
-    np.testing.assert_allclose(half, logits, atol=0.1 * float(jnp.abs(logits).max()))
-    assert np.abs(x - other_x).max(axis=(1, 2, 3)).min() > 1e-3
-    assert np.abs(logits - changed).min() > 1e-5
-    np.testing.assert_allclose(null_x[3], x[3], atol=1e-5)  # no condition is the null label
+    np.testing.assert_allclose(half, critique.logits, atol=0.1 * float(jnp.abs(critique.logits).max()))
+    assert np.abs(x[:4] - x[4:]).max(axis=(1, 2, 3)).min() > 1e-3
+    assert np.abs(critique.logits[:4] - critique.logits[4:]).min() > 1e-5
+    np.testing.assert_allclose(jax.jit(generator.apply)(g, z)[3], x[3], atol=1e-5)
 
 
 def test_grouped_convolution_is_xlas(x64):
@@ -156,14 +150,13 @@ def test_r3gan_starts_as_the_identity():
     np.testing.assert_allclose(kernel.std(), expected, rtol=0.03)
     assert kernel.shape == (3, 3, 16, 64)
 
-    def deep(x):
-        for i in range(8):
-            p = block.init(jax.random.key(i), x)["params"]
-            project = p["expand"]["kernel"].swapaxes(-1, -2) / np.sqrt(2)  # of the fan-in 64
-            x = block.apply({"params": p | {"project": {"kernel": project}}}, x)
-        return x.std()
+    def layer(x, key):
+        p = block.init(key, x)["params"]
+        project = p["expand"]["kernel"].swapaxes(-1, -2) / np.sqrt(2)  # by the rule too: the fan-in is 64
+        return block.apply({"params": p | {"project": {"kernel": project}}}, x), None
 
-    assert 1 <= float(jax.jit(deep)(x)) < 2.5
+    deep = jax.jit(lambda x: lax.scan(layer, x, jax.random.split(jax.random.key(0), 8))[0])(x)
+    assert 1 <= float(deep.std()) < 2.5
 
 
 def test_r3gan_sizes():
@@ -291,7 +284,7 @@ def test_stylegan2_noise_mixing_and_truncation():
         twice = [g.apply(variables, z) for _ in range(2)]
         return w, train, new["w_avg"]["w"], plain, drawn, collapsed, twice
 
-    w, train, mean, plain, drawn, collapsed, twice = run()
+    w, train, mean, plain, drawn, collapsed, twice = jax.tree.map(np.asarray, run())
     np.testing.assert_allclose(mean, 0.5 * w.mean(0), atol=1e-5)
     np.testing.assert_allclose(plain, np.broadcast_to(w[:, None], (64, 4, 6)), atol=1e-5)
     own = (np.abs(train - w[:, None]).max(-1) < 1e-6).astype(int)
@@ -331,7 +324,7 @@ def test_progressive_fades():
         logits = d.apply(dp, x, alpha=0.0).logits, d.clone(stage=1).apply(dp, halved).logits
         g_slope = lambda a: jax.grad(lambda p: jnp.sum(g.apply(p, z, alpha=a) ** 2))(gp)["params"]["rgb1"]
         d_slope = lambda a: jax.grad(lambda p: jnp.sum(d.apply(p, x, alpha=a).logits))(dp)["params"]["rgb1"]
-        slopes = [(slope(1.0)["kernel"], slope(0.5)["kernel"]) for slope in (g_slope, d_slope)]
+        slopes = [jax.vmap(slope)(jnp.asarray([1.0, 0.5]))["kernel"] for slope in (g_slope, d_slope)]
         return images, logits, slopes
 
     (new, old), logits, slopes = run()
