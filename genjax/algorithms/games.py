@@ -14,6 +14,7 @@ from genjax.core import keys as random
 from genjax.core.collectives import axis_index, gather
 from genjax.core.numerics import bcast
 from genjax.data.augment import Augment
+from genjax.networks.gan.progressive import faded
 
 
 class Latent(NamedTuple):
@@ -85,8 +86,9 @@ class Round(NamedTuple):
 
     x: Any  # [B, ...] reals
     z: Any  # [B, dim] latents
-    cond: dict  # further fields [B, ...] that both networks are given
+    cond: dict  # further fields [B, ...] of the condition that both networks are given
     points: dict  # further entries of what penalties are given
+    options: dict  # keyword arguments of both networks, such as the alpha of a growing pair
 
 
 def chain(*prepares):
@@ -137,7 +139,7 @@ def tempering(r=0.5, mix_latents=True, axis_name=None):
         if mix_latents:
             z = mixture(first, z, random.normal_like(random.fold(keys, 4), z))
         cond = {**round.cond, "embedding": tau(first)}
-        return Round(q_1, z, cond, {**round.points, **points})
+        return round._replace(x=q_1, z=z, cond=cond, points={**round.points, **points})
 
     return prepare
 
@@ -147,43 +149,17 @@ def ramp(start, steps):
     return lambda step: jnp.clip((step - start) / max(steps, 1), 0.0, 1.0) if steps else jnp.float32(step >= start)
 
 
-def down_up(x):
-    """x [B, H, W, C] at half its resolution: means of 2 x 2, repeated."""
-    b, h, w, c = x.shape
-    low = x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4), keepdims=True)
-    return jnp.broadcast_to(low, (b, h // 2, 2, w // 2, 2, c)).reshape(x.shape)
-
-
-def shrink(resolution):
-    """Reals at `resolution`, by means of blocks: what one stage of a growing game is played on.
-
-    Raises:
-      ValueError: no power of two from 4 up.
-    """
-    if resolution < 4 or resolution & (resolution - 1):
-        raise ValueError(f"resolution: expected a power of two from 4 up, got {resolution}")
-
-    def prepare(step, keys, round):
-        b, h, w, c = round.x.shape
-        if h % resolution or w != h:
-            raise ValueError(f"resolution: expected squares of a multiple of {resolution}, got {h} x {w}")
-        f = h // resolution
-        return round._replace(x=round.x.reshape(b, resolution, f, resolution, f, c).mean(axis=(2, 4)))
-
-    return prepare
-
-
-def fade(alpha):
-    """Fading a resolution in (1710.10196, section 2): reals (1 - alpha) up(down(x)) + alpha x; both networks are told.
+def growing(stage, alpha=lambda step: 1.0):
+    """One stage of a growing pair (1710.10196): reals at its resolution, the finest detail faded in by alpha.
 
     Args:
-      alpha: step -> [0, 1], such as `ramp(0, 1000)`; given to the networks as cond "alpha" [B].
+      stage: as of `networks.gan.progressive`, whose networks take it too.
+      alpha: step -> [0, 1], such as `ramp(0, 1000)`, handed to both networks.
     """
 
     def prepare(step, keys, round):
         now = alpha(step)
-        x = down_up(round.x) + now * (round.x - down_up(round.x))
-        return round._replace(x=x, cond={**round.cond, "alpha": jnp.full(len(x), now, jnp.float32)})
+        return round._replace(x=faded(round.x, stage, now), options={**round.options, "alpha": now})
 
     return prepare
 

@@ -128,11 +128,11 @@ def gan(
       fake_labels: "paired": generated sample i takes the condition of real i of the batch, so the law of the data's
         labels; "uniform": labels drawn evenly from num_classes.
       num_classes: of the labels, for "uniform", for samples without a condition, and for standing statistics.
-      prepare: functions (step, keys, Round) -> Round, one after the other (`games.tempering`, `games.fade`).
+      prepare: functions (step, keys, Round) -> Round, one after the other (`games.tempering`, `games.growing`).
       simultaneous: the generator's gradient is taken at the critic before its update.
       g_post_update, d_post_update: params -> params after every update, and at the start (`clip_weights`).
       truncation, truncate: of `sample`, by default; "latent" draws truncated latents, "style" hands the number to
-        the generator as `truncation`.
+        the generator as `psi`, which pulls its styles towards their mean.
       axis_name: axis over which the batch is split, under pmap, shard_map or vmap. Losses, penalties and networks
         that couple samples take it too.
 
@@ -162,7 +162,7 @@ def gan(
         """(Round, fields of the batch, fields of generated samples) of one update."""
         fields = {name: value for name, value in chunk.items() if name != "x"}
         z = latent.sample(fold(draws.keys, 0), len(chunk["x"]))
-        round = play(step, fold(draws.keys, 1), Round(chunk["x"], z, {}, {}))
+        round = play(step, fold(draws.keys, 1), Round(chunk["x"], z, {}, {}, {}))
         fakes = {name: fields[name] for name in {*cond, *d_cond}}
         if fake_labels == "uniform":
             u = uniform(fold(draws.keys, 2), (len(z),))
@@ -175,7 +175,7 @@ def gan(
     def looks(params, stored, step, draws, round, views, fields, fakes):
         """Critiques of (real view, fake view) with what the loss may read, and the state after both."""
         context = {"step": step, "margin_keys": fold(draws.keys, 7)}
-        see = lambda state, x, c, i: players.call(discriminator, params, state, x, c, draws.local, i)
+        see = lambda state, x, c, i: players.call(discriminator, params, state, x, c, draws.local, i, **round.options)
         real, state = (None, stored) if views[0] is None else see(stored, views[0], given(fields, d_cond, round), 0)
         fake, state = see(state, views[1], given(fakes, d_cond, round), 1)
         known = lambda critique, f: None if critique is None else players.with_fields(critique, {**f, **context})
@@ -185,7 +185,7 @@ def gan(
         """One update of the critic: (state: dict of what it changes, metrics)."""
         round, fields, fakes = start(step, draws, chunk)
         c_g = given(fakes, cond, round)
-        make = lambda z: players.call(generator, params_g, state["g_net"], z, c_g, draws.local, 8)[0]
+        make = lambda z: players.call(generator, params_g, state["g_net"], z, c_g, draws.local, 8, **round.options)[0]
         fake = jax.lax.stop_gradient(make(round.z))
         view = lambda i: lambda x: augment.apply(fold(draws.keys, i), x, state["augment"])
         shown = augment.present(fold(draws.keys, 5), round.x, fake, state["augment"])
@@ -197,7 +197,9 @@ def gan(
 
         def player(params):
             c = given(fields, d_cond, round)
-            return players.Critic(discriminator, params, state["d_net"], draws.local, c, view(3), loss.logit)
+            return players.Critic(
+                discriminator, params, state["d_net"], draws.local, c, round.options, view(3), loss.logit
+            )
 
         def value(params):
             real, fake, d_net = looks(params, state["d_net"], step, draws, round, views, fields, fakes)
@@ -231,10 +233,10 @@ def gan(
         c_g, stored = given(fakes, cond, round), state.extra["net"]["generator"]
         view = lambda i, x: augment.apply(fold(draws.keys, i), x, critic["augment"])
         keys, old = fold(draws.keys, 6), state.extra["g_penalties"]
-        player = lambda p: players.Maker(generator, p, stored, draws.local, c_g)
+        player = lambda p: players.Maker(generator, p, stored, draws.local, c_g, round.options)
 
         def value(params):
-            fake, g_net = players.call(generator, params, stored, round.z, c_g, draws.local, 8)
+            fake, g_net = players.call(generator, params, stored, round.z, c_g, draws.local, 8, **round.options)
             views = view(3, round.x) if loss.real_in_g else None, view(4, fake)
             real, fake, _ = looks(critic["params"], critic["d_net"], step, draws, round, views, fields, fakes)
             game, aux = loss.g(fake, real)
@@ -345,7 +347,7 @@ def gan(
         cond = even_labels(keys, n) if cond is None else cond
         options = {}
         if truncation is not None and truncate == "style":
-            options, truncation = {"truncation": truncation}, None
+            options, truncation = {"psi": truncation}, None
         z = latent.sample(fold(keys, 0), n, truncation)
         return trained_generator(generator, state, ema)(z, cond, fold(keys, 1), **options)
 
@@ -374,7 +376,7 @@ def gan(
 def _check_needs(loss, net, born, round, cond, fields, g_cond):
     """Raises ValueError where the loss reads something that neither the critic nor the batch gives."""
     key = jax.random.key(0)
-    critique = jax.eval_shape(lambda x, c: players.call(net, *born, x, c, key)[0], round.x, cond)
+    critique = jax.eval_shape(lambda x, c: players.call(net, *born, x, c, key, **round.options)[0], round.x, cond)
     if not isinstance(critique, Critique):
         raise TypeError(f"discriminator: expected a network that returns a Critique, got {type(critique).__name__}")
     there = {"step", "margin_keys", *fields, *(critique.extra or {}), *(["fake_label"] if "label" in g_cond else [])}

@@ -12,9 +12,9 @@ def streams(rng, i):
     return {"dropout": fold(rng, 2 * i), "noise": fold(rng, 2 * i + 1)}
 
 
-def call(net, params, state, x, cond, rng, i=0):
+def call(net, params, state, x, cond, rng, i=0, **options):
     """(output, new state) of a network in training; an empty condition is None."""
-    return net.apply(params, state, x, cond or None, train=True, rngs=streams(rng, i))
+    return net.apply(params, state, x, cond or None, train=True, rngs=streams(rng, i), **options)
 
 
 def with_fields(critique, fields):
@@ -28,25 +28,34 @@ class Critic:
     Every call starts from the same mutable state, which is thrown away.
     """
 
-    def __init__(self, net, params, state, rng, cond, view, logit):
+    def __init__(self, net, params, state, rng, cond, options, view, logit):
         self.net, self.params, self.state, self.rng = net, params, state, rng
-        self.cond, self.view, self.logit = cond, view, logit
+        self.cond, self.options, self.view, self.logit = cond, options, view, logit
 
     def __call__(self, x, cond=None):
         cond = self.cond if cond is None else {**self.cond, **cond}
-        critique = call(self.net, self.params, self.state, self.view(x), cond, self.rng)[0]
+        critique = call(self.net, self.params, self.state, self.view(x), cond, self.rng, **self.options)[0]
         return critique._replace(logits=self.logit(critique))
 
 
 class Maker:
-    """What a penalty of the generator is given as `g_fn`: z -> x, its new state thrown away."""
+    """What a penalty of the generator is given as `g_fn`: z -> x, its new state thrown away.
 
-    def __init__(self, net, params, state, rng, cond):
-        self.net, self.params, self.state, self.rng, self.cond = net, params, state, rng, cond
+    `styles(z)` and `synthesize(ws)` are the two halves of a generator that has them.
+    """
 
-    def __call__(self, z, **options):
-        rngs = streams(self.rng, 0)
-        return self.net.apply(self.params, self.state, z, self.cond or None, train=True, rngs=rngs, **options)[0]
+    def __init__(self, net, params, state, rng, cond, options):
+        self.net, self.params, self.state, self.rng, self.cond, self.options = net, params, state, rng, cond, options
+
+    def __call__(self, z):
+        return call(self.net, self.params, self.state, z, self.cond, self.rng, **self.options)[0]
+
+    def styles(self, z):
+        return call(self.net, self.params, self.state, z, self.cond, self.rng, method="styles")[0]
+
+    def synthesize(self, ws):
+        rngs = streams(self.rng, 1)
+        return self.net.apply(self.params, self.state, ws, train=True, rngs=rngs, method="synthesize")[0]
 
 
 def check_penalties(penalties, field):

@@ -85,6 +85,11 @@ def metrics(config, parts, spec):
     return evaluation(config).metrics or default_metrics(spec, is_conditional(config), likelihood)
 
 
+def table(config):
+    """Names of the metrics that are shown while training, () for the loss."""
+    return recipe(config).table(config)
+
+
 def subject(config, parts, state, train, *, num=None, seed=0):
     """The `train.evaluation.Subject` of a model and the config's data."""
     said = evaluation(config)
@@ -165,5 +170,6 @@ __all__ = [
     "seed",
     "sharding_rules",
     "subject",
+    "table",
     "time_sampler",
 ]

@@ -56,6 +56,7 @@ class Recipe(NamedTuple):
     parts: Callable  # (config, spec) -> its pieces, a NamedTuple with at least `algorithm`
     batches: Callable = lambda config: 1  # config -> batches of `train.batch_size` that one step takes
     hooks: Callable = lambda config, parts, data, workdir: []  # of a training, beside samples and evaluation
+    table: Callable = lambda config: ()  # config -> metrics shown while training; () for the loss
 
 
 def of_group(config, name, *without):

@@ -22,9 +22,21 @@ from typing import Any, NamedTuple
 
 from genjax.algorithms import games
 from genjax.algorithms.gan import gan, trained_generator
-from genjax.build.common import Recipe, axis_name, ema, of_group, optimizer, precision
+from genjax.build.common import (
+    Recipe,
+    axis_name,
+    dataset,
+    ema,
+    is_conditional,
+    of_group,
+    optimizer,
+    plan,
+    precision,
+    seed,
+)
 from genjax.construct import as_type_of, check_arguments, construct, group, lookup, nearest, parameters
 from genjax.core.types import Algorithm
+from genjax.data import extractors
 from genjax.data.augment import AUGMENTS as OF_IMAGES
 from genjax.losses.adversarial import ADVERSARIAL
 from genjax.losses.mmd import KERNELS
@@ -32,6 +44,8 @@ from genjax.losses.penalties import G_PENALTIES, PENALTIES, Penalty, clip_weight
 from genjax.networks import linen_net
 from genjax.networks.gan import DISCRIMINATORS, GENERATORS, HEADS
 from genjax.networks.gan.heads import CLASSLESS
+from genjax.train.games import coverage_hook, interpolation_hook, watch_hook
+from genjax.train.pictures import is_image
 
 AUGMENTS = {**OF_IMAGES, "instance_noise": games.instance_noise}
 GROUPS = (
@@ -240,4 +254,41 @@ def parts(config, spec):
     return Parts(g, d, objective, latent, average, algorithm)
 
 
-RECIPE = Recipe(groups=GROUPS, needed=("generator", "discriminator"), parts=parts, batches=_n_critic)
+TABLE = ("d_loss", "g_loss", "logit_real", "logit_fake", "sign_real", "sign_fake")
+
+
+def table(config):
+    """What a training shows: both losses, logits and their signs, penalties."""
+    generators = (f"g_{name}" for name in of_group(config, "g_penalties"))
+    return (*TABLE, *of_group(config, "penalties"), *generators)
+
+
+def hooks(config, parts, data, workdir):
+    """Warnings at every log point; with samples, walks through the latent space and a measure of coverage."""
+    p, conditional = plan(config), is_conditional(config)
+    made = [watch_hook(p.log_every, p.log_every)]
+    if p.sample_every and data.arrays is not None:
+        judge = None
+        if data.spec.num_classes and not conditional and data.spec.num_classes <= 100:
+            classify = extractors.judge(data, dataset(config, "test"))
+            judge = lambda x: classify(x)[1].argmax(axis=-1)
+        made.append(coverage_hook(p.sample_every, parts.algorithm, data, judge=judge, **pictured(config)))
+    if p.sample_every and is_image(data.spec):
+        walks = (p.sample_every, parts.generate, parts.latent, data.spec, workdir)
+        made.append(interpolation_hook(*walks, **pictured(config)))
+    return made
+
+
+def pictured(config):
+    """Seed and conditioning of pictures."""
+    return {"seed": seed(config), "conditional": is_conditional(config)}
+
+
+RECIPE = Recipe(
+    groups=GROUPS,
+    needed=("generator", "discriminator"),
+    parts=parts,
+    batches=_n_critic,
+    hooks=hooks,
+    table=table,
+)

@@ -33,7 +33,7 @@ def seed_of(key):
     return int(jax.random.bits(key) >> 1)
 
 
-def fit(algorithm, arrays, key, steps, batch_size, *, snapshots=1, priors=None):
+def fit(algorithm, arrays, key, steps, batch_size, *, snapshots=1, priors=None, state=None):
     """Trains an Algorithm on arrays.
 
     Variants that are given one key share the initialization's and the training's draws and the order of the data.
@@ -44,6 +44,8 @@ def fit(algorithm, arrays, key, steps, batch_size, *, snapshots=1, priors=None):
       steps: number of steps, a multiple of `snapshots`.
       batch_size: B.
       snapshots: states to return, evenly spaced, the last at the end.
+      priors: what `Algorithm.init` is given.
+      state: the State to begin with, in the place of a new one.
 
     Returns:
       List of (step, State, metrics averaged since the last), States without optimizer state, as numpy arrays.
@@ -58,7 +60,8 @@ def fit(algorithm, arrays, key, steps, batch_size, *, snapshots=1, priors=None):
     length = steps // snapshots
     on_device, indices = feed.take(0, 1)
     first = jax.tree.map(lambda a: a[indices[0]], on_device)
-    state = jax.jit(algorithm.init)(fold(key, 0), first, priors or {})
+    if state is None:
+        state = jax.jit(algorithm.init)(fold(key, 0), first, priors or {})
     dispatch = make_dispatch(algorithm.step, data_mesh(jax.local_devices()[:1]))
     found = []
     for i in range(snapshots):

@@ -62,6 +62,8 @@ def restore(config, workdir, say=print):
     init = functools.partial(parts.algorithm.init, jax.random.key(0))
     like = checkpoints.abstract_like(init, build.feed(config, data).like, {})
     state, _ = checkpoints.restore(directory, step, like)
+    if parts.algorithm.refresh is not None:  # statistics of a game's generator, for its averaged weights
+        state = jax.jit(parts.algorithm.refresh)(jax.random.key(0), state)
     return Model(config, data, parts, state, step)
 
 

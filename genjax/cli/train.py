@@ -57,7 +57,7 @@ def run(args):
     devices = layout.mesh.devices.ravel()
     say(f"seed {seed}; {len(devices)} device(s) of kind {devices[0].device_kind}{axes and f' ({axes})'}")
     feed, recipe, workdir = build.feed(config, data, layout), parts.algorithm, args.workdir
-    options = {"seed": seed, "hooks": hooks, "layout": layout, "stream": stream}
+    options = {"seed": seed, "hooks": hooks, "layout": layout, "stream": stream, "table": build.table(config)}
     try:
         _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
     except Exception as error:

@@ -8,6 +8,7 @@ from genjax.data.folder import folder
 from genjax.data.npz import npz
 from genjax.data.shapes import shapes
 from genjax.data.spec import choose
+from genjax.data.stacked import stacked_digits
 from genjax.data.tfds import tfds
 from genjax.data.toys import MIXTURES, OTHERS, toy
 from genjax.worlds.shapes import Ranges
@@ -17,6 +18,7 @@ DATASETS = {
     **{name: partial(toy, name) for name in (*MIXTURES, *OTHERS)},
     "digits": digits,
     "digits_vector": digits_vector,
+    "stacked_digits": stacked_digits,
     **{name: partial(table, name) for name in ("iris", "wine", "breast_cancer")},
     "shapes": shapes,
     "folder": folder,

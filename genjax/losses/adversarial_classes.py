@@ -21,7 +21,9 @@ def cross_entropy(logits, label):
 
 
 def classes_of(critique):
-    return critique.extra["class_logits"].astype(jnp.float32)
+    """The class logits, in float32 at least."""
+    logits = critique.extra["class_logits"]
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def _accuracy(critique):

@@ -28,7 +28,7 @@ def reader(of):
 
     def read(critique):
         found = getattr(critique, of)
-        return found.reshape(len(found), -1).astype(jnp.float32)
+        return found.reshape(len(found), -1).astype(jnp.promote_types(found.dtype, jnp.float32))
 
     return read
 

@@ -51,7 +51,7 @@ def on_fakes(d_fn, x):
 
 def logit_gradient(call, x):
     """Gradient of the summed logits of `call(x)` with respect to x [B, ...]."""
-    return jax.grad(lambda y: jnp.sum(call(y).logits.astype(jnp.float32)))(x)
+    return jax.grad(lambda y: jnp.sum(call(y).logits))(x)
 
 
 def gradient_norm(call, x):

@@ -44,20 +44,23 @@ def historical_averaging():
     return Memory(fn, lambda params: {"count": jnp.zeros(()), "mean": jax.tree.map(jnp.zeros_like, params)})
 
 
-def path_length(decay=0.01, axis_name=None):
+def path_length(of="latent", decay=0.01, axis_name=None):
     """Path length regularization of the generator, (|J^T y| - a)^2 with y ~ N(0, 1 / (H W)) (1912.04958, section 3.2).
 
-    J is the Jacobian at the latent, or at the style where the generator says so (`g_fn.styles(z)` and
-    `g_fn.synthesize(w)`); a is the moving average of |J^T y|, updated before use.
+    J is the Jacobian with respect to the latent or the styles; a is the moving average of |J^T y|, updated before
+    use.
 
     Args:
+      of: "latent", or "style" for generators in two halves (`g_fn.styles(z)`, `g_fn.synthesize(ws)`).
       decay: share of the batch's mean in a's update.
     """
+    if of not in ("latent", "style"):
+        raise ValueError(f"of: expected 'latent' or 'style', got {of!r}")
     if not 0 < decay <= 1:
         raise ValueError(f"decay: expected a share in (0, 1], got {decay}")
 
     def fn(keys, g_fn, z, state):
-        at, make = (g_fn.styles(z), g_fn.synthesize) if hasattr(g_fn, "styles") else (z, g_fn)
+        at, make = (g_fn.styles(z), g_fn.synthesize) if of == "style" else (z, g_fn)
         x, pull = jax.vjp(make, at)
         pixels = x.shape[1] * x.shape[2] if x.ndim == 4 else 1
         y = random.normal_like(keys, x) / jnp.sqrt(1.0 * pixels)

@@ -40,6 +40,7 @@ class Log:
 
     def __init__(self, workdir, step=0, events=True):
         self._path = Path(workdir) / "metrics.jsonl"
+        self.last, self.say = {}, lambda line: None  # the newest metrics; how to show a line, set by the loop
         truncate_metrics(self._path, step)
         self._events = None
         if events:
@@ -75,6 +76,8 @@ class Log:
 class Silence:
     """A Log that keeps nothing: of the processes that do not write."""
 
+    last, say = {}, staticmethod(lambda line: None)
+
     def write(self, step, metrics):
         pass
 
@@ -101,9 +104,11 @@ class Progress:
       start, steps: step at the beginning and at the end.
       stream: where to write; None for silence.
       every: seconds between lines where the stream is no terminal.
+      table: names of metrics shown beside the bar, in this order; () for the loss alone.
     """
 
-    def __init__(self, start, steps, stream=sys.stderr, every=10.0):
+    def __init__(self, start, steps, stream=sys.stderr, every=10.0, table=()):
+        self.table = tuple(table)
         self.start, self.steps, self.stream, self.every = start, steps, stream, every
         self.running, self.began, self.last = False, 0.0, -math.inf
         self.terminal = stream is not None and stream.isatty()
@@ -118,18 +123,23 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            self.bar = Progress(*columns, console=Console(file=stream))
+            console = Console(file=stream)
+            self.bar = Progress(*columns, console=console)
             self.task = self.bar.add_task("train", total=steps, completed=start, note="compiling")
-            self.bar.start()
+            self.live = _live(self.bar, console) if self.table else self.bar
+            self.live.start()
 
     def run(self, step):
         """Starts the clock of the rate: what came before `step` was compiling."""
         self.running, self.start, self.began = True, step, time.monotonic()
 
-    def update(self, step, loss=None):
-        """Shows that `step` is done."""
+    def update(self, step, metrics=None):
+        """Shows that `step` is done, and of its metrics the table, or the loss."""
         if self.stream is None:
             return
+        metrics = metrics or {}
+        loss = None if self.table else metrics.get("loss")
+        rows = {name: metrics[name] for name in self.table if name in metrics}
         now = time.monotonic()
         rate = (step - self.start) / max(now - self.began, 1e-9)
         left = duration((self.steps - step) / rate) if rate else "?"
@@ -137,9 +147,12 @@ class Progress:
         note = pace + ("" if loss is None else f"  loss {loss:.4g}") + f"  {left} left"
         if self.bar:
             self.bar.update(self.task, completed=step, note=note)
+            if rows:
+                self.live.update(_beside(self.bar, rows))
         elif now - self.last >= self.every or step == self.steps:
             self.last = now
-            print(f"step {step}/{self.steps}  {note}", file=self.stream, flush=True)
+            cells = "".join(f"  {name} {value:.4g}" for name, value in rows.items())
+            print(f"step {step}/{self.steps}  {note}{cells}", file=self.stream, flush=True)
 
     def say(self, line):
         """Prints a line above the bar."""
@@ -150,4 +163,23 @@ class Progress:
 
     def close(self):
         if self.bar:
-            self.bar.stop()
+            self.live.stop()
+
+
+def _live(bar, console):
+    """A display of a bar that a table may be put under."""
+    from rich.live import Live
+
+    return Live(bar, console=console, refresh_per_second=4)
+
+
+def _beside(bar, rows):
+    """A bar above a table of {name: number}."""
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:.4g}" for value in rows.values()))
+    return Group(bar, table)

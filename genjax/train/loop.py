@@ -191,7 +191,20 @@ def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, layo
     return state
 
 
-def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=None, layout=None, stream=sys.stderr):
+def train(
+    algorithm,
+    feed,
+    plan,
+    workdir,
+    config,
+    *,
+    seed=0,
+    hooks=(),
+    priors=None,
+    layout=None,
+    stream=sys.stderr,
+    table=(),
+):
     """Trains to `plan.steps`, from the newest checkpoint of the workdir where there is one.
 
     Args:
@@ -205,6 +218,7 @@ def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=No
       priors: what `Algorithm.init` is given.
       layout: a Layout, or a mesh with an axis "data"; all devices along "data" by default.
       stream: where progress is shown; None for silence.
+      table: names of metrics that progress shows; the loss where there are none.
 
     Returns:
       (state, step). `step < plan.steps` where a signal asked to stop; the state is saved then too.
@@ -230,7 +244,11 @@ def train(algorithm, feed, plan, workdir, config, *, seed=0, hooks=(), priors=No
         state, step = start(algorithm, feed, seed, directory, layout, priors, say)
         if step:
             say(f"resumed {workdir} at step {step}")
-        log, progress = (Log(workdir, step) if is_main() else Silence()), Progress(step, plan.steps, stream)
+        log, progress = (
+            (Log(workdir, step) if is_main() else Silence()),
+            Progress(step, plan.steps, stream, table=table),
+        )
+        log.say = progress.say
         try:
             with _Stop() as stop, checkpoints.Writer(directory, plan.keep, plan.keep_every or None) as writer:
                 return _run(
@@ -286,7 +304,7 @@ def _run(algorithm, feed, plan, config, seed, hooks, layout, state, step, log, p
             if bad:
                 raise Diverged(_diverged(bad[0], step, writer))
             log.write(step, metrics)
-            progress.update(step, metrics.get("loss"))
+            progress.update(step, metrics)
             sums, since = None, step
         if due(plan.checkpoint_every) or step == plan.steps or halt:
             save()

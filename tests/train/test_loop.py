@@ -225,9 +225,13 @@ def test_progress_lines(capsys):
 
     progress = logs.Progress(0, 100, sys.stderr, every=0)
     progress.run(10)
-    progress.update(50, 0.25)
-    progress.update(100, 0.125)
+    progress.update(50, {"loss": 0.25})
+    progress.update(100, {"loss": 0.125})
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("step 50/100") and "loss 0.25" in lines[0] and "left" in lines[0]
     assert lines[1].startswith("step 100/100") and "0:00 left" in lines[1]
+    progress = logs.Progress(0, 100, sys.stderr, every=0, table=("d_loss", "sign_real"))
+    progress.update(50, {"loss": 0.25, "sign_real": -0.5, "d_loss": 1.25})
+    line = capsys.readouterr().err
+    assert line.rstrip().endswith("d_loss 1.25  sign_real -0.5") and "loss 0.25" not in line
     assert logs.duration(3723) == "1:02:03" and logs.duration(125) == "2:05"
