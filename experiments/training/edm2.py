@@ -10,11 +10,11 @@ A. `posthoc`: post-hoc EMA, exact algebra. Parameters that walk at random for 4,
    0.15, at most 5e-3 for 0.03 and 0.20; the nearest stored average is at least 100 times worse for each;
    width -> exponent -> width is the identity to 1e-8.
 B. `mp_*` and `plain_*`: residual MLPs of 3 blocks of 128 on the digits, scaled to a standard deviation of 0.5 about
-   mean 0 (sigma_data 0.5, as in the paper), 4,000 steps at three learning rates each: magnitude-preserving with forced weight normalization, and plain with layer norms. Pass,
-   every seed, at the middle rate: RMS of every magnitude-preserving block in [0.6, 1.6] before and
-   after training, its stored weights of RMS 1 +- 1e-3, while the largest weight norm of the plain one grows
-   at least 1.3-fold. (Specified for U-Nets, whose training takes minutes a seed; the claim is about
-   layers, not about space.)
+   mean 0 (sigma_data 0.5, as in the paper), 4,000 steps at three learning rates each: magnitude-preserving with
+   forced weight normalization, and plain with layer norms. Pass, every seed, at the middle rate: RMS of every
+   magnitude-preserving block in [0.6, 1.6] before and after training, its stored weights of RMS 1 +- 1e-3, while
+   the largest weight norm of the plain one grows at least 1.3-fold. (Specified for U-Nets, whose training takes
+   minutes a seed; the claim is about layers, not about space.)
 C. The same trainings, power EMA of widths 0.05 and 0.10 stored 16 times, FD of 2,000 samples (Heun, 18 steps)
    in features of a digit classifier. Pass, means over seeds, at each design's best learning rate: the best
    post-hoc EMA has at most 0.75 of the FD of the raw weights, in both designs. FD(MP) / FD(plain) is
