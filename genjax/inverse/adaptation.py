@@ -92,8 +92,8 @@ def deep_prior(
 ):  # fmt: skip
     """DDIP (images) and D3IP (volumes, operators `Slices`), 2407.10641, algorithms 1 and 2; linear operators.
 
-    Its denoiser is an `Adaptable` of images; `nfe` counts updates at all levels. `detail` gives the adapters, with a leading axis [B]. Samples are
-    restored one after another, as each has a network of its own.
+    Its denoiser is an `Adaptable` of images; `nfe` counts updates at all levels. `detail` gives the adapters, with a
+    leading axis [B]. Samples are restored one after another, as each has a network of its own.
 
     Args:
       slices: drawn without replacement for each update of a volume's adapters; at most all.
