@@ -10,6 +10,7 @@ from genjax.cli.runner import Runner
 EXPERIMENTS = papers.find_experiments()
 PARTS = {
     # slug: variants, each of another kind
+    "gan_noise_dimension": ("zipf", "gan_2"),
     "vdmpp": ("theorem", "digits"),
     "unified_perspective": ("identities", "elbo_score"),
     "debias_diffusion": ("lsq_debias",),
