@@ -108,6 +108,16 @@ def partner(x, axis_name=None):
     return jax.lax.dynamic_slice_in_dim(jnp.roll(every, -1, axis=0), axis_index(axis_name) * len(x), len(x))
 
 
+def mixture(alpha, a, b):
+    """alpha a + (1 - alpha) b, alpha [B] a weight a sample."""
+    return bcast(alpha, a) * a + bcast(1 - alpha, a) * b
+
+
+def temperature(alpha):
+    """tau = 1 - 2 |alpha - 1/2| of the mixture weights alpha [B], as cond "embedding" [B, 1] (2411.11786)."""
+    return (1 - 2 * jnp.abs(alpha - 0.5))[:, None]
+
+
 def tempering(r=0.5, mix_latents=True, axis_name=None):
     """Parallel tempering (2411.11786, algorithm 3): reals become q = alpha x_1 + (1 - alpha) x_2.
 
@@ -122,23 +132,21 @@ def tempering(r=0.5, mix_latents=True, axis_name=None):
     """
     if not 0 <= r <= 1:
         raise ValueError(f"r: expected a share in [0, 1], got {r}")
-    tau = lambda alpha: (1 - 2 * jnp.abs(alpha - 0.5))[:, None]
 
     def prepare(step, keys, round):
         x, z = round.x, round.z
         u, coin, second, nu = (random.uniform(random.fold(keys, i), (len(x),)) for i in range(4))
         first = jnp.where(coin < r, 1.0, u)
         other = partner(x, axis_name)
-        mixture = lambda alpha, a, b: bcast(alpha, a) * a + bcast(1 - alpha, a) * b
         q_1, q_2 = mixture(first, x, other), mixture(second, x, other)
         points = {
             "between": mixture(nu, q_1, q_2),
             "direction": q_1 - q_2,
-            "between_cond": {"embedding": tau(nu * first + (1 - nu) * second)},
+            "between_cond": {"embedding": temperature(nu * first + (1 - nu) * second)},
         }
         if mix_latents:
             z = mixture(first, z, random.normal_like(random.fold(keys, 4), z))
-        cond = {**round.cond, "embedding": tau(first)}
+        cond = {**round.cond, "embedding": temperature(first)}
         return round._replace(x=q_1, z=z, cond=cond, points={**round.points, **points})
 
     return prepare

@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from genjax import build, data, metrics
 from genjax.algorithms.stages import Stage
@@ -104,9 +104,14 @@ def dataset(config):
     return _dataset(tuple(sorted(config.data.to_dict().items())))
 
 
+@functools.lru_cache(maxsize=32)
+def _game(config, spec):
+    return build.parts(config, spec)
+
+
 def game(config):
-    """`build.gan.Parts` of a config."""
-    return build.parts(model_config(config), dataset(config).spec)
+    """`build.gan.Parts` of a config: for equal configs the same, so that what is compiled once serves them all."""
+    return _game(FrozenConfigDict(model_config(config)), dataset(config).spec)
 
 
 def fit(config, key, *, snapshots=1, arrays=None, priors=None):

@@ -20,6 +20,7 @@ PARTS = {
     "noise_unconditional": ("target_d2", "amplification"),
     "edm2": ("posthoc", "mp_0.02"),
     "min_snr": ("min_snr",),
+    "wgan": ("lines_wgan", "curve_gan"),
 }
 
 
