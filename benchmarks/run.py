@@ -30,6 +30,10 @@ BENCHMARKS = {
     "networks": "Networks",
     "convolution": "Convolution",
     "solvers": "Solvers",
+    "crash": "Crashes",
+    "start": "Start",
+    "seeds": "Seeds",
+    "compile_table": "Train steps compiled ahead of time",
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "k-diffusion", "diffusers")
 GOAL = re.compile(r"^(.*\S)\s*:?\s+([-+\d.]+(?:e[-+]?\d+)?) \(goal:?(?: at most)? ([\d.]+)\)", re.MULTILINE)

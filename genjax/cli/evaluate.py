@@ -19,6 +19,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--num", type=int, help="number of samples")
     sampling.add_arguments(parser)
+    parser.add_argument("--mesh", help="split model and samples over devices, such as data=-1,fsdp=8 (one device)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     parser.add_argument("--out", help="file of the figures (WORKDIR/metrics.json)")
     parser.add_argument("--curve", help="also draw the loss curve to FILE.png")
@@ -45,7 +46,7 @@ def run(args):
     num = settings.num if args.num is None else args.num
     if num < 2:
         raise ValueError(f"--num: expected at least 2, got {num}")
-    model = runtime.restore(config, args.workdir)
+    model = runtime.restore(config, args.workdir, mesh=args.mesh)
     subject = build.subject(config, model.parts, model.state, model.data, num=num, seed=args.seed)
     names = names or build.metrics(config, model.parts, model.data.spec)
     figures = evaluation.evaluate(subject, names)

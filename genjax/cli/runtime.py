@@ -42,8 +42,12 @@ class Model(NamedTuple):
     step: int
 
 
-def restore(config, workdir, say=print):
+def restore(config, workdir, say=print, mesh=None):
     """The Model of the newest intact checkpoint of a workdir, built by `config`.
+
+    Args:
+      mesh: what --mesh says, "data=-1,fsdp=8": the model is split over all devices, and sampled on all of them,
+        wherever it was trained. None for one device.
 
     Raises:
       ValueError: a config that does not fit, or no checkpoint.
@@ -51,7 +55,9 @@ def restore(config, workdir, say=print):
     import jax
 
     from genjax import build
+    from genjax.cli.compile import parse_mesh
     from genjax.train import checkpoints
+    from genjax.train.sharding import make_layout
 
     data = build.dataset(config)
     parts = build.parts(config, data.spec)
@@ -60,7 +66,8 @@ def restore(config, workdir, say=print):
     if step is None:
         raise ValueError(f"--workdir: expected a checkpoint in {directory}, got none that is whole")
     init = functools.partial(parts.algorithm.init, jax.random.key(0))
-    like = checkpoints.abstract_like(init, build.feed(config, data).like, {})
+    placed = mesh and make_layout(parse_mesh(mesh), **build.sharding_rules(config)).state
+    like = checkpoints.abstract_like(init, build.feed(config, data).like, {}, sharding=placed)
     state, _ = checkpoints.restore(directory, step, like)
     if parts.algorithm.refresh is not None:  # statistics of a game's generator, for its averaged weights
         state = jax.jit(parts.algorithm.refresh)(jax.random.key(0), state)

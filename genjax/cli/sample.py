@@ -18,6 +18,7 @@ def add_arguments(parser):
     parser.add_argument("--out", required=True, help="FILE.png, or FILE.npz with the arrays x and label")
     parser.add_argument("--labels", help="classes: 0,3,7 or 0-9 or none; all classes by default")
     sampling.add_arguments(parser)
+    parser.add_argument("--mesh", help="split model and samples over devices, such as data=-1,fsdp=8 (one device)")
     parser.add_argument("--seed", type=int, default=0, help="seed (0)")
 
 
@@ -76,7 +77,7 @@ def run(args):
     conditional = "label" in config.get("algorithm", {}).get("cond", ())
     if args.labels is not None and not conditional:
         raise ValueError("--labels: the model of this workdir is unconditional and takes none")
-    model = runtime.restore(config, args.workdir)
+    model = runtime.restore(config, args.workdir, mesh=args.mesh)
     spec, labels, cond = model.data.spec, None, None
     if path.suffix == ".png":
         pictures.check_picture(spec)

@@ -21,6 +21,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from genjax import build
+from genjax.cli import runtime
+from genjax.cli.main import main as cli
 from genjax.train import checkpoints, loop
 from genjax.train.generation import draw
 from genjax.train.logs import read_metrics
@@ -35,6 +37,7 @@ LAYOUTS = {
     "dit_one": ("dit", None, "mesh", 1),
     "dit_tensor": ("dit", {"data": 2, "fsdp": 2, "tensor": 2}, "mesh", 8),
 }
+COMMANDS = {"command_one": [], "command_mesh": ["--mesh=data=2,fsdp=4"]}
 NETWORKS = {
     "mlp": {"name": "mlp", "width": 32, "depth": 1},
     "dit": {"name": "dit", "dim": 16, "depth": 1, "heads": 2, "patch": 4, "noise_dim": 16},
@@ -60,6 +63,7 @@ def make_config(network="mlp"):
                 "log_every": 1,
                 "checkpoint_every": 2,
             },
+            "eval": {"draws": 2},
             "sample": {"solver": "ddpm", "steps": 2, "cfg_scale": 1.5},
         }
     )
@@ -108,6 +112,18 @@ def main(out, folder):
     found["moved/loss"] = [r["loss"] for r in read_metrics(folder / "moved" / "metrics.jsonl")]
     found["moved/params"] = np.concatenate([np.ravel(p) for p in jax.tree.leaves(state.params)])
     facts["moved"] = pieces(state)
+    # what was trained under FSDP is sampled by the commands: on one device, and split over eight in another mesh
+    os.environ["GENJAX_CACHE"] = str(folder / "cache")
+    for name, flags in COMMANDS.items():
+        argv = [f"--workdir={folder / 'fsdp'}", *flags]
+        assert cli(["sample", *argv, f"--num={SAMPLES}", f"--out={folder / 'drawn.npz'}"]) == 0
+        found[f"{name}/drawn"] = np.load(folder / "drawn.npz")["x"]
+        measured = ["--num=64", "--metrics=sliced_w2", f"--out={folder / 'metrics.json'}"]
+        assert cli(["evaluate", *argv, *measured]) == 0
+        found[f"{name}/metrics"] = list(json.loads((folder / "metrics.json").read_text())["metrics"].values())
+        mesh = flags[0].removeprefix("--mesh=") if flags else None
+        model = runtime.restore(runtime.stored_config(folder / "fsdp"), folder / "fsdp", mesh=mesh)
+        facts[name] = pieces(model.state)
     np.savez(out, facts=json.dumps(facts), **found)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # a minute where nothing else runs; all of it is in one fixture
 SCRIPT = Path(__file__).with_name("eight_devices.py")
 ROOT = SCRIPT.parents[2]
 
@@ -22,7 +23,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("layouts")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-W", "error::DeprecationWarning", str(SCRIPT), str(folder / "out.npz"), str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=280, env=env, cwd=ROOT)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=800, env=env, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(folder / "out.npz"))
 
@@ -45,6 +46,20 @@ def test_samples(found, name, reference):
     samples = found[f"{reference}/samples"]
     assert samples.std() > 0.1 and not np.allclose(samples[0], samples[10])
     np.testing.assert_allclose(found[f"{name}/samples"], samples, rtol=0, atol=1e-5)
+
+
+def test_commands_on_a_mesh(found):
+    """`genjax sample` and `genjax evaluate` of an FSDP training: on one device, and on eight with the weights split.
+    Would catch a checkpoint that only its own mesh can read, a draw that depends on the device, and --mesh being
+    ignored."""
+    drawn = found["command_one/drawn"]
+    assert drawn.std() > 0.1 and not np.allclose(drawn[0], drawn[-1])
+    np.testing.assert_allclose(found["command_mesh/drawn"], drawn, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found["command_mesh/metrics"], found["command_one/metrics"], rtol=1e-4)
+    facts = json.loads(str(found["facts"]))
+    kernel = "params/denoiser/block0_in/kernel"
+    whole, piece = facts["command_mesh"][kernel]
+    assert np.prod(whole) == 4 * np.prod(piece) and facts["command_one"][kernel] == [whole, whole]
 
 
 def test_what_is_split(found):

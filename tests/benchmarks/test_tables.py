@@ -1,0 +1,51 @@
+"""Seeds in one program are the seeds apart; the table of networks takes any config and says what is missing."""
+
+import importlib
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """name -> module benchmarks.<name>, whatever directory the tests run in."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    yield lambda name: importlib.import_module(f"benchmarks.{name}")
+    for name in [n for n in sys.modules if n.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def test_seeds_in_one_program_are_the_seeds_apart(benchmark):
+    """A key or an order of the data shared by all seeds would make the vmapped program cheaper than what it stands
+    for; the parameters it ends in are those of the runs."""
+    seeds = benchmark("seeds")
+    found = seeds.measure("mlp", 2, 1, batch=16, steps=4, fields={"width": 8, "depth": 1})
+    assert found["difference"] < 1e-5 and found["steps"] == 4
+    keys, indices = seeds.inputs(2, 4, 100, 16)
+    assert indices.shape == (2, 4, 16) and (indices[0] != indices[1]).any() and keys[0] != keys[1]
+    numbers = {"compile one": 2.0, "compile all": 3.0, "runs": 8.0, "vmapped": 4.0, "seeds": 4}
+    assert seeds.ratios(numbers) == {"without compile": 0.5, "one process": 0.7, "N processes": 7 / 16}
+
+
+def test_the_table_takes_configs_by_name(benchmark):
+    """A name as for `genjax train` is enough for a row; the batch grows with the slice."""
+    table = benchmark("compile_table")
+    case = table.Case("digits", (64,), 10, 4, "diffusion/edm_digits:smoke")
+    assert table.config_of(case, 8).train.batch_size == 32
+    assert table.config_of(case, 8).network.width == 64
+    assert table.config_of(table.CASES["dit_xl_2"], 64).train.batch_size == 64 * 32
+
+
+def test_the_table_says_what_is_missing(benchmark):
+    table = benchmark("compile_table")
+    memory = {"parameters": 1e9, "optimizer": 2e9, "averages": 1e9, "activations": 5e8, "peak": 4.5e9}
+    times = {"compute": 0.1, "memory": 0.2, "network": 0.05, "least": 0.2, "most": 0.35}
+    row = {"memory": memory, "seconds": times, "fits": True, "collectives": {}, "operations": 1e12, "batch": 256}
+    row |= {"remat": True, "compile_cpu": 9.0, "date": "2020-01-01", "versions": {"jax": "1"}}
+    lines = table.table({"dit_xl_2/v5e/8/data": row}).splitlines()
+    assert [line for line in lines if "| 4.50 GB |" in line and "| 200 ... 350 | 50% ... 29% |" in line]
+    missing = next(line for line in lines if line.startswith("Not measured yet"))
+    assert "dit_xl_2/v5e/8/fsdp" in missing and "dit_xl_2/v5e/8/data" not in missing
