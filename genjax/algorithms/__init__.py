@@ -3,6 +3,7 @@
 from genjax.algorithms.diffusion import diffusion, gaussian_sampler, trained_denoiser
 from genjax.algorithms.games import LATENTS
 from genjax.algorithms.gan import gan, trained_generator
+from genjax.algorithms.supervised import supervised
 
 ALGORITHMS = {"diffusion": diffusion, "gan": gan}
 
@@ -12,6 +13,7 @@ __all__ = [
     "diffusion",
     "gan",
     "gaussian_sampler",
+    "supervised",
     "trained_denoiser",
     "trained_generator",
 ]

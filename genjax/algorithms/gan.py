@@ -370,7 +370,20 @@ def gan(
         net = {**state.extra["net"], "generator": {**collections, "batch_stats": stats}}
         return state._replace(extra={**state.extra, "net": net})
 
-    return Algorithm(init, step, sample, refresh)
+    alone = lambda fn: _alone(fn, axis_name)
+    return Algorithm(alone(init), step, alone(sample), alone(refresh))
+
+
+def _alone(fn, axis_name):
+    """`fn` for calls outside the axis, of which it then sees one device: networks and prepares ask for its name."""
+    if axis_name is None:
+        return fn
+
+    def call(*args, **options):
+        found = jax.vmap(lambda _: fn(*args, **options), axis_name=axis_name)(jnp.zeros(1))
+        return jax.tree.map(lambda a: a[0], found)
+
+    return call
 
 
 def _check_needs(loss, net, born, round, cond, fields, g_cond):

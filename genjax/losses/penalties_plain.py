@@ -49,7 +49,7 @@ def latent_consistency(std=0.1):
 def reconstruction(norm="l1"):
     """Distance of what the critic's decoders make of its maps of reals from what they were to make (2101.04775).
 
-    Reads the lists "reconstructions" and "targets" (arrays [B, ...]) in `extra`.
+    Reads the dicts "reconstructions" and "targets" (name -> [B, ...]) in `extra`; targets are constants.
     """
     if norm not in ("l1", "l2"):
         raise ValueError(f"norm: expected 'l1' or 'l2', got {norm!r}")
@@ -59,8 +59,8 @@ def reconstruction(norm="l1"):
         extra = d_fn(x["real"]).extra or {}
         if "reconstructions" not in extra:
             raise ValueError("reconstruction: expected a discriminator with decoders, got one without")
-        pairs = zip(extra["reconstructions"], extra["targets"], strict=True)
-        return sum(mean_except_batch(measure(made - target)) for made, target in pairs)
+        made, targets = extra["reconstructions"], jax.lax.stop_gradient(extra["targets"])
+        return sum(mean_except_batch(measure(made[name] - targets[name])) for name in made)
 
     return fn
 

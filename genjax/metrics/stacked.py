@@ -39,4 +39,4 @@ def stacked_labels(digits):
 def class_entropy(labels, num_classes):
     """Entropy in nats of the histogram of labels [N]; log num_classes at the most."""
     share = np.bincount(np.asarray(labels), minlength=num_classes) / len(labels)
-    return float(-np.sum(share[share > 0] * np.log(share[share > 0])))
+    return max(0.0, float(-np.sum(share[share > 0] * np.log(share[share > 0]))))

@@ -153,7 +153,8 @@ def test_latent_consistency_of_a_linear_pair():
 
 
 def test_reconstruction_means_over_its_pairs(points):
-    made = {"reconstructions": [points["real"], 0 * points["real"]], "targets": [points["real"] + 2, points["real"]]}
+    real = points["real"]
+    made = {"reconstructions": {"a": real, "b": 0 * real}, "targets": {"b": real, "a": real + 2}}
     critic = lambda x, cond=None: Critique(jnp.zeros(len(x)), None, made)
     expected = 2.0 + np.abs(points["real"]).mean((1, 2))
     np.testing.assert_allclose(run(p.reconstruction(), critic, points), expected, rtol=1e-5)
