@@ -6,7 +6,7 @@ A deterministic generator puts out no more entropy than its noise has; R bits of
 divergence D(R). Rules fixed before the runs:
 
 A. `zipf` (1 / k on 64 symbols, H = 4.864 bits) and `dirichlet` (64 symbols, another law each seed): D(R) at
-   R = 0, 0.5, 1, ... and H by the convex-concave procedure, for KL(q || p) and total variation. Pass, every seed
+   R = 0, 0.5, 1, ... (to 5 at most) and H by the convex-concave procedure, for KL(q || p) and total variation. Pass, every seed
    and law: `closed_form`: at 0 < R < H the KL is within 2 % or 0.01 bits of the tempered law's, which is known to
    be the best; `curve`: it never rises and is below 1e-6 at H; `unbeaten`: none of 10,000 other laws with H(q) <= R
    (random ones of all entropies, random powers of p, truncations) is below D(R) by more than 1e-6;
@@ -103,7 +103,7 @@ def measure_curve(config, key):
     p = 1 / np.arange(1, symbols + 1) if config.law == "zipf" else rng.dirichlet(np.ones(symbols))
     p = p / p.sum()
     h = float(laws.entropy(p))
-    bits = [0.0, *np.arange(0.5, h - 1e-6, 0.5), h]
+    bits = [0.0, *np.arange(0.5, min(h - 1e-6, 5.25), 0.5), h]  # the same for every seed
     others = other_laws(rng, p, 10000 if small else 100)
     allowed = laws.entropy(others)[None] <= np.array(bits)[:, None]
     inside = [(i, r) for i, r in enumerate(bits) if 0 < r < h - 1e-9]

@@ -12,7 +12,7 @@ def standard_kl(mean, log_var):
 
 
 def negative_elbo(latent, std=1.0, beta=1.0, name="autoencoder"):
-    """A Loss: -log N(x; decoded, std^2) + beta KL(q(z | x) || N(0, I)), one latent a sample, in nats (1312.6114, eq. 10).
+    """A Loss: -log N(x; decoded, std^2) + beta KL(q(z | x) || N(0, I)), in nats (1312.6114, eq. 10).
 
     For beta = 1 its mean is an upper bound of -log p(x) of the model z ~ N(0, I), x ~ N(decoder(z), std^2).
 
