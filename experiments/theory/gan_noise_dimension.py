@@ -6,12 +6,12 @@ A deterministic generator puts out no more entropy than its noise has; R bits of
 divergence D(R). Rules fixed before the runs:
 
 A. `zipf` (1 / k on 64 symbols, H = 4.864 bits) and `dirichlet` (64 symbols, another law each seed): D(R) at
-   R = 0, 0.5, 1, ... (to 5 at most) and H by the convex-concave procedure, for KL(q || p) and total variation. Pass, every seed
-   and law: `closed_form`: at 0 < R < H the KL is within 2 % or 0.01 bits of the tempered law's, which is known to
-   be the best; `curve`: it never rises and is below 1e-6 at H; `unbeaten`: none of 10,000 other laws with H(q) <= R
-   (random ones of all entropies, random powers of p, truncations) is below D(R) by more than 1e-6;
-   `truncation`: the k most likely symbols, k as large as R allows, are worse in KL at every 0 < R < H - 0.1, by
-   at least 5 % for Zipf's law and 0.1 % for the others (whose two largest atoms may be nearly equal, a pilot's was
+   R = 0, 0.5, 1, ... (to 5 at most) and H by the convex-concave procedure, for KL(q || p) and total variation.
+   Pass, every seed and law: `closed_form`: at 0 < R < H the KL is within 2 % or 0.01 bits of the tempered law's,
+   which is known to be the best; `curve`: it never rises and is below 1e-6 at H; `unbeaten`: none of 10,000 other
+   laws with H(q) <= R (random ones of all entropies, random powers of p, truncations) is below D(R) by more than
+   1e-6; `truncation`: the k most likely symbols, k as large as R allows, are worse in KL at every 0 < R < H - 0.1,
+   by at least 5 % for Zipf's law and 0.1 % for the others (whose two largest atoms may be nearly equal: a pilot had
    0.7 % at R = 1), and neither they nor the tempered law are better in total variation.
    `fixed_length`: b fair bits make multiples of 2^-b only. The best such law is no better than D(b), and within
    0.01 of D(b) at b = 12 for both divergences.
