@@ -3,6 +3,7 @@
 `OPERATORS`, `NOISES` and `POSTERIOR_SAMPLERS` map the names of configs to constructors.
 """
 
+from genjax.guidance.gradient import likelihood
 from genjax.inverse.adaptation import Adaptable, deep_prior, lora_init, lora_merge, with_lora
 from genjax.inverse.annealed import daps
 from genjax.inverse.blind import color_constancy, exposure, fitted, gdp
@@ -10,7 +11,6 @@ from genjax.inverse.fusion import TwoSensors, ddfm, em_step, fused
 from genjax.inverse.gradient import (
     dps,
     gradient_step,
-    likelihood,
     mcg,
     pigdm,
     posterior_gradient,

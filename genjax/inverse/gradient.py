@@ -9,7 +9,7 @@ With x0(x_t) the denoiser's estimate and J = d x0 / d x_t,
 
 As Guidance the score gains grad log p(y | x_t) = J^T A^T (A P A^T + std^2 I)^-1 (y - A x0); the Prediction becomes
 
-  x0 + (sigma^2 / alpha) grad,    eps - sigma grad.                                            (1)
+  x0 + (sigma^2 / alpha) grad,    eps - sigma grad      (`guidance.gradient.tilted`).               (1)
 
 With P the true covariance and Gaussian data the guided denoiser is the posterior's own. Tweedie's second
 moment P = (sigma^2 / alpha) J (2310.06721) is that covariance; r_t^2 = sigma^2 s^2 / (alpha^2 s^2 + sigma^2) is
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from genjax.core.keys import fold
 from genjax.core.numerics import bcast, mean_except_batch, safe_div, safe_norm
+from genjax.guidance.gradient import tilted, tweedie
 from genjax.inverse import sampler
 from genjax.inverse.linear import conjugate_gradients
 from genjax.inverse.projection import replace_range
@@ -28,17 +29,6 @@ from genjax.solvers.ancestral import ddim
 from genjax.solvers.base import from_step
 
 COVARIANCES = ("isotropic", "tweedie")
-
-
-def tweedie(denoiser, x, t, cond=None, key=None):
-    """(pred, pullback): a prediction at (x, t), and u -> J^T u with J = d x0 / d x_t."""
-
-    def estimate(x):
-        pred = denoiser(x, t, cond, key)
-        return pred.x0, pred
-
-    _, pullback, pred = jax.vjp(estimate, x, has_aux=True)
-    return pred, lambda u: pullback(u.astype(pred.x0.dtype))[0]
 
 
 def remembered(denoiser, x, pred):
@@ -98,27 +88,6 @@ def posterior_gradient(solver, measurement, scale, squared=False):
     The norm's gradient at `scale` is the published zeta = scale / 2 over |r| on the square's.
     """
     return gradient_step(solver, misfit(measurement, squared), scale)
-
-
-def likelihood(measurement, scale=1.0):
-    """DPS in continuous form, a Guidance: the score gains scale grad log p(y | x0(x_t)) (2209.14687, eq. 9-11)."""
-
-    def guidance(denoiser, process):
-        def guided(x, t, cond=None, key=None):
-            pred, pullback = tweedie(denoiser, x, t, cond, key)
-            toward = jax.grad(lambda x0: jnp.sum(measurement.log_prob(x0)))(pred.x0)
-            return tilted(pred, bcast(scale, x) * pullback(toward), process, x, t)
-
-        return guided
-
-    return guidance
-
-
-def tilted(pred, gradient, process, x, t):
-    """The Prediction whose score has gained `gradient`: equation (1). Where alpha is 0, x0 stays."""
-    alpha, sigma = bcast(process.alpha(t), x), bcast(process.sigma(t), x)
-    x0 = pred.x0 + safe_div(sigma**2 * gradient, jnp.broadcast_to(alpha, gradient.shape))
-    return pred._replace(x0=x0.astype(x.dtype), eps=(pred.eps - sigma * gradient).astype(x.dtype))
 
 
 def assumed_variance(process, t, data_std=1.0):

@@ -47,7 +47,7 @@ def guided_denoising(process, times, scale=(1.0, 5.0), null_weight=1.0, normaliz
     Raises:
       ValueError: a scale that is not positive, or bounds that are not.
     """
-    low, high = (scale, scale) if jnp.ndim(scale) == 0 else scale
+    low, high = scale if isinstance(scale, list | tuple) else (scale, scale)
     if not 0 < low <= high:
         raise ValueError(f"scale: expected 0 < low <= high, got {scale!r}")
     weighting = eps_weight()

@@ -2,6 +2,7 @@
 
 from genjax.solvers.ancestral import ddim, ddpm, euler_ancestral
 from genjax.solvers.base import from_proposal, from_step, from_update, generate, nfe, sample
+from genjax.solvers.candidates import best_of_candidates, best_of_runs, posterior_mean_value
 from genjax.solvers.exponential import (
     dpm2_ancestral,
     dpm_solver_2,
@@ -15,6 +16,7 @@ from genjax.solvers.exponential import (
 from genjax.solvers.grids import GRIDS
 from genjax.solvers.langevin import annealed_langevin, mala, predictor_corrector, ula
 from genjax.solvers.likelihood import log_likelihood
+from genjax.solvers.mcmc import MOVES, acceptance, hmc, uhmc, with_moves
 from genjax.solvers.multistep import (
     deis,
     dpmpp_1_sde,
@@ -33,10 +35,14 @@ from genjax.solvers.uni_pc import unipc
 
 __all__ = [
     "GRIDS",
+    "MOVES",
     "SAMPLERS",
     "SOLVERS",
+    "acceptance",
     "after_step",
     "annealed_langevin",
+    "best_of_candidates",
+    "best_of_runs",
     "churn",
     "ddim",
     "ddpm",
@@ -65,12 +71,14 @@ __all__ = [
     "from_update",
     "generate",
     "heun",
+    "hmc",
     "lms",
     "log_likelihood",
     "mala",
     "map_law",
     "midpoint",
     "nfe",
+    "posterior_mean_value",
     "predictor_corrector",
     "project",
     "ralston",
@@ -81,6 +89,8 @@ __all__ = [
     "runge_kutta",
     "sample",
     "second_order",
+    "uhmc",
     "ula",
     "unipc",
+    "with_moves",
 ]

@@ -1,5 +1,7 @@
 """Guidance on an exact mixture, where the conditional and unconditional denoisers and their scores are closed forms."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -222,6 +224,15 @@ def test_dynamic_threshold():
     fits(out, x, process, t)
 
 
+class Near(NamedTuple):
+    """A measurement of x0 itself."""
+
+    y: jax.Array
+
+    def log_prob(self, x0):
+        return -jnp.sum((x0 - self.y) ** 2, axis=-1)
+
+
 @pytest.mark.parametrize("name", sorted(GUIDANCE))
 def test_every_guidance_under_a_jitted_sampler(name):
     """Finite, dtype and shape kept, through a solver that ends at 0."""
@@ -234,8 +245,19 @@ def test_every_guidance_under_a_jitted_sampler(name):
         "classifier": (lambda x, t, cond: -jnp.sum((x - 1.0) ** 2, axis=-1), 0.5),
         "clip": (-1.0, 1.0),
         "dynamic_threshold": (0.9,),
+        "cfg_zero": (3.0, 0.9),
+        "apg": (3.0, 0.0, 1.0),
+        "classifier_x0": (lambda x0, cond: -jnp.sum((x0 - 1.0) ** 2, axis=-1), 0.5),
+        "energy": (lambda x0, cond: jnp.sum(x0**2, axis=-1), 0.5, False, 2.0),
+        "backward": (lambda x0, cond: jnp.sum(x0**2, axis=-1), 2, 0.1),
+        "likelihood": (Near(X), 0.5),
+        "late_constraint": (lambda features, t: features, X, 0.5),
+        "by_field": ({"label": 2.0},),
+        "within": (cfg(3.0), 0.05, 20.0),
     }[name]
-    denoiser = GUIDANCE[name](*arguments)(MIXTURE.denoiser(process), process)
+    inner = MIXTURE.denoiser(process)
+    exact = lambda x, t, cond=None, key=None: (p := inner(x, t, cond))._replace(features=p.x0)
+    denoiser = GUIDANCE[name](*arguments)(exact, process)
     grid = grids.log_snr(process, 6)
     out = jax.jit(lambda x: sample(None, denoiser, process, ddim(), grid, x, COND))(X)
     assert out.shape == X.shape and out.dtype == X.dtype
