@@ -12,6 +12,7 @@ from genjax.metrics.distances import (
     permutation_test,
     rbf_mmd2,
     sliced_wasserstein2,
+    wasserstein1,
     wasserstein2,
     wasserstein_1d,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "stacked_labels",
     "three_sample_test",
     "total_variation",
+    "wasserstein1",
     "wasserstein2",
     "wasserstein_1d",
 ]
