@@ -16,11 +16,16 @@ B. The pull: mean norm of the generator's loss's gradient with respect to its sa
    of that after 500 and 5 times that after 5; under `lines_js`, whose generator minimises log(1 - sigmoid(D)), it falls
    to at most 1e-3 of that after 5.
 C. `curve_*`: a ring of 8 Gaussians (radius 2, std 0.1), generator 4-64-64-2, critic 2-64-64-1, RMSProp 5e-4,
-   batch 64, 5 updates of the critic a step, 2,500 steps. Every 100 steps the loss's estimate of the distance and the
+   batch 256 as in A, 5 updates of the critic a step, 2,500 steps. Every 100 steps the loss's estimate of the distance and the
    sliced W2 of 2,000 samples; both series smoothed over 3 logs. Pass, every seed, clip 0.1 (`curve_wgan`): rank
    correlation of the two at least 0.8, and 8 of 8 modes at the end (2 % of the samples within three standard
    deviations each). Reported: the same with the paper's clip 0.01 (`curve_clip_0.01`), which makes a critic of this
-   size nearly constant, and for the non-saturating GAN with the same optimizer (`curve_gan`).
+   size nearly constant, with the paper's batch of 64 (`curve_batch_64`), and for the non-saturating GAN with the same
+   optimizer (`curve_gan`).
+
+The rule left the batch of C open; a first run took 64, and `curve` failed there (0.70, 0.91 and 0.72): the estimate
+rises for the first logs, while the critic warms up, and the noise of small batches keeps samples and estimate on a
+plateau from half of the steps on, where ranks are chance. The arm at 64 stays in the table.
 
 `get_config("paper")`: LSUN bedrooms at 64x64; the paper's evidence there is its curves and pictures.
 """
@@ -64,7 +69,7 @@ def get_config(scale="small"):
     config = run.toy_config(
         scale,
         2500,
-        batch_size=64,
+        batch_size=256,
         data={"name": "ring", "radius": 2.0, "std": 0.1},
         loss={"name": "wasserstein"},
         algorithm={"name": "gan", "n_critic": 5, "clip_weights": 0.1},
@@ -76,12 +81,12 @@ def get_config(scale="small"):
     return config
 
 
-LINES = {"part": "lines", "train.batch_size": 256}
 VARIANTS = {
-    "lines_wgan": {**LINES, "algorithm": {"name": "gan", "clip_weights": 0.05}},
-    "lines_js": {**LINES, "algorithm": {"name": "gan"}, "loss": {"name": "f_gan", "divergence": "js"}},
+    "lines_wgan": {"part": "lines", "algorithm": {"name": "gan", "clip_weights": 0.05}},
+    "lines_js": {"part": "lines", "algorithm": {"name": "gan"}, "loss": {"name": "f_gan", "divergence": "js"}},
     "curve_wgan": {"part": "curve"},
     "curve_clip_0.01": {"part": "curve", "algorithm.clip_weights": 0.01},
+    "curve_batch_64": {"part": "curve", "train.batch_size": 64},
     "curve_gan": {
         "part": "curve",
         "algorithm": {"name": "gan", "n_critic": 5},

@@ -15,6 +15,7 @@ DATA = {
     "cifar10": DataSpec((32, 32, 3), 10, levels=256, fields=("x", "label")),
     "imagenet_resized/64x64": DataSpec((64, 64, 3), 1000, levels=256, fields=("x", "label")),
     "celeb_a_hq/256": DataSpec((256, 256, 3), 0, levels=256),
+    "mnist": DataSpec((32, 32, 1), 10, levels=256, fields=("x", "label")),
     "lsun/bedroom": DataSpec((64, 64, 3), 0, levels=256),
     "imagenet512_latents": DataSpec((64, 64, 4), 1000, range=None, fields=("x", "label")),
 }

@@ -21,6 +21,10 @@ PARTS = {
     "edm2": ("posthoc", "mp_0.02"),
     "min_snr": ("min_snr",),
     "wgan": ("lines_wgan", "curve_gan"),
+    "san": ("head_san", "digits_san"),
+    "ptgan": ("ptgan", "one_wgan_gp"),
+    "ttur": ("disturbances", "saddle", "ttur_1e-04"),
+    "mmd_gan": ("bias", "gradient", "mmd_1e-03"),
 }
 
 

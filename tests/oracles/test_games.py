@@ -9,6 +9,7 @@ from genjax.losses.mmd import rbf
 from genjax.metrics import wasserstein2
 from genjax.oracles import parallel_lines, saddles
 from genjax.oracles.kernel_distance import gaussian_mmd2
+from genjax.oracles.transport import commuting_w2_squared
 
 
 def test_parallel_lines():
@@ -65,3 +66,11 @@ def test_linear_stability_is_that_of_the_jacobian(x64):
 def test_decaying_rates():
     rate = saddles.decaying(0.1, 0.5, scale=10.0)
     assert [rate(0), rate(30)] == pytest.approx([0.1, 0.05])
+
+
+def test_commuting_gaussians():
+    """In one dimension W2 is the map x -> x s_b / s_a + shift, whose cost is a sum of squares."""
+    u = np.random.default_rng(0).standard_normal(400_000)
+    cost = np.mean((0.3 + 2.0 * u - (1.0 + 0.5 * u)) ** 2)
+    assert commuting_w2_squared([0.3], [4.0], [1.0], [0.25]) == pytest.approx(cost, rel=0.01)
+    assert commuting_w2_squared([0, 1], [4, 9], [1, 1], [1, 1]) == pytest.approx(1 + 1 + 4)
