@@ -16,9 +16,9 @@ B. The pull: mean norm of the generator's loss's gradient with respect to its sa
    of that after 500 and 5 times that after 5; under `lines_js`, whose generator minimises log(1 - sigmoid(D)), it falls
    to at most 1e-3 of that after 5.
 C. `curve_*`: a ring of 8 Gaussians (radius 2, std 0.1), generator 4-64-64-2, critic 2-64-64-1, RMSProp 5e-4,
-   batch 256 as in A, 5 updates of the critic a step, 2,500 steps. Every 100 steps the loss's estimate of the distance and the
-   sliced W2 of 2,000 samples; both series smoothed over 3 logs. Pass, every seed, clip 0.1 (`curve_wgan`): rank
-   correlation of the two at least 0.8, and 8 of 8 modes at the end (2 % of the samples within three standard
+   batch 256 as in A, 5 updates of the critic a step, 2,500 steps. Every 100 steps the loss's estimate of the distance
+   and the sliced W2 of 2,000 samples; both series smoothed over 3 logs. Pass, every seed, clip 0.1 (`curve_wgan`):
+   rank correlation of the two at least 0.8, and 8 of 8 modes at the end (2 % of the samples within three standard
    deviations each). Reported: the same with the paper's clip 0.01 (`curve_clip_0.01`), which makes a critic of this
    size nearly constant, with the paper's batch of 64 (`curve_batch_64`), and for the non-saturating GAN with the same
    optimizer (`curve_gan`).
