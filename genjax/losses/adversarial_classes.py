@@ -73,20 +73,31 @@ def with_generated(critique, num_classes=0):
     return jnp.concatenate([logits, jnp.zeros_like(logits[:, :1])], axis=-1)
 
 
-def semi_supervised(weight=1.0, num_classes=0):
+def semi_supervised(weight=1.0, num_classes=0, reals="all"):
     """The (K + 1)-class critic of 1606.03498, section 5; a label of -1 is an unlabelled example.
 
     L_D = CE(softmax over K classes, y) where y is known + weight (softplus(-d(x)) + softplus(d(G(z)))),
     L_G = softplus(-d(G(z))) = -log D_r, d the plain logit; wrap it in `feature_matching` for the paper's generator.
 
     The labelled term is averaged over the labelled examples of the batch.
+
+    Args:
+      weight: of the unsupervised part, 0.5 in the paper's code.
+      num_classes: K, needed for a head with K + 1 class logits.
+      reals: which examples are reals of the unsupervised part: "all", or "unlabelled" as in the paper's code, where
+        a few labelled ones that return in every batch would otherwise weigh more than the others.
     """
+    if reals not in ("all", "unlabelled"):
+        raise ValueError(f"reals: expected 'all' or 'unlabelled', got {reals!r}")
 
     def d(r, f):
         label = r.extra["label"]
         share = jnp.maximum(jnp.mean(label >= 0), 1e-6)
         labelled = cross_entropy(with_generated(r, num_classes)[:, :-1], label)
-        unlabelled = jax.nn.softplus(-r.logits) + jax.nn.softplus(f.logits)
+        real = jax.nn.softplus(-r.logits)
+        if reals == "unlabelled":
+            real = jnp.where(label < 0, real, 0.0) / jnp.maximum(jnp.mean(label < 0), 1e-6)
+        unlabelled = real + jax.nn.softplus(f.logits)
         return labelled / share + weight * unlabelled, {"class_loss": jnp.mean(labelled) / share}
 
     def g(f, r=None):

@@ -9,6 +9,8 @@
 where train=True; "reference", fixed at init. Random layers take the streams "dropout" and "noise".
 """
 
+from genjax.networks.gan.autoencoding import MLPAutoencodingDiscriminator
+from genjax.networks.gan.bayes import BayesGenerator
 from genjax.networks.gan.biggan import BigGANDiscriminator, BigGANGenerator
 from genjax.networks.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genjax.networks.gan.equalized import EqualConv, EqualDense, pixel_norm
@@ -23,6 +25,7 @@ from genjax.networks.gan.layers import (
     SelfAttention,
     minibatch_stddev,
 )
+from genjax.networks.gan.lipschitz import LipschitzDiscriminator
 from genjax.networks.gan.mlp import MLPDiscriminator, MLPGenerator
 from genjax.networks.gan.norms import NORMS, Norm, standing_statistics
 from genjax.networks.gan.progressive import (
@@ -41,6 +44,7 @@ from genjax.networks.gan.stylegan2_discriminator import StyleGAN2Discriminator
 GENERATORS = {
     # name: constructor of the module
     "mlp": MLPGenerator,
+    "bayes_mlp": BayesGenerator,
     "dcgan": DCGANGenerator,
     "resnet": ResNetGenerator,
     "biggan": BigGANGenerator,
@@ -52,6 +56,8 @@ GENERATORS = {
 DISCRIMINATORS = {
     # name: constructor of the module
     "mlp": MLPDiscriminator,
+    "lipschitz_mlp": LipschitzDiscriminator,
+    "mlp_autoencoding": MLPAutoencodingDiscriminator,
     "dcgan": DCGANDiscriminator,
     "resnet": ResNetDiscriminator,
     "biggan": BigGANDiscriminator,
@@ -72,6 +78,7 @@ __all__ = [
     "R3GAN_PRESETS",
     "STYLEGAN2_PRESETS",
     "AEDiscriminator",
+    "BayesGenerator",
     "BigGANDiscriminator",
     "BigGANGenerator",
     "CondInput",
@@ -80,6 +87,8 @@ __all__ = [
     "EqualConv",
     "EqualDense",
     "FastGANGenerator",
+    "LipschitzDiscriminator",
+    "MLPAutoencodingDiscriminator",
     "MLPDiscriminator",
     "MLPGenerator",
     "MinibatchDiscrimination",
