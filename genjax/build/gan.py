@@ -126,8 +126,9 @@ def prepare(config):
 
 
 def _head(config):
-    head = of_group(config, "discriminator").get("head", "linear")
-    return head if isinstance(head, str) else head.get("name")
+    """Name of the discriminator's head that the config says; None where the network chooses."""
+    head = group(config.discriminator, "discriminator").get("head")
+    return head if isinstance(head, str) or head is None else head.get("name")
 
 
 def _conditions(config, spec):
