@@ -25,6 +25,7 @@ PARTS = {
     "ptgan": ("ptgan", "one_wgan_gp"),
     "ttur": ("disturbances", "saddle", "ttur_1e-04"),
     "mmd_gan": ("bias", "gradient", "mmd_1e-03"),
+    "dps": ("gaussian", "digits"),
 }
 
 
