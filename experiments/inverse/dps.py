@@ -6,21 +6,23 @@ The gradient of |y - A(x0(x_t))| through the denoiser guides each ancestral step
 gradient each; replacement is MCG at scale 0, which differs by its gradient alone. Scales are tuned
 on other samples. Rules fixed before the runs:
 
-A. `gaussian`, exact: eigenvalues 0.05 to 1 in d = 8, four random measurements y of four samples, 256 draws each. Pass, means over
-   seeds: the error of the posterior mean, relative to it, is at most 0.2 at the best of five scales with noise 0.05, 0.3 and
-   0.6, and at least 0.4 at scale 1 with noise 0.6: DPS is not consistent, its scale decides.
-B. `mixture`, exact: ten modes in d = 16 of which 6 coordinates are seen, 256 problems. Pass: -10 log10 of the mean squared error
-   is at least 1 dB above MCG's with noise 0, 0.2 and 0.5.
-C. `digits`, a trained prior, 32 held-out images, two draws of each (16 and the best of four for phases). Pass, means over seeds: with
-   noise 0.2 on 2x2 averages and on 40 % of the pixels, PSNR at least 1 dB above replacement and 0.5 above MCG; nonlinear blur at least
-   6 dB above unguided samples; Fourier magnitudes with twofold oversampling: for half of the images at least 5 dB above
-   the best of four unguided samples; replacement and MCG copy noisy pixels (residual 0), DPS does not.
+A. `gaussian`, exact: eigenvalues 0.05 to 1 in d = 8, four random measurements y of four samples, 256 draws each.
+   Pass, means over seeds: the error of the posterior mean, relative to it, is at most 0.2 at the best of five scales
+   with noise 0.05, 0.3 and 0.6, and at least 0.4 at scale 1 with noise 0.6: DPS is not consistent, its scale decides.
+B. `mixture`, exact: ten modes in d = 16 of which 6 coordinates are seen, 256 problems. Pass: -10 log10 of the mean
+   squared error is at least 1 dB above MCG's with noise 0, 0.2 and 0.5.
+C. `digits`, a trained prior, 32 held-out images, two draws of each (16 and the best of four for phases). Pass, means
+   over seeds: with noise 0.2 on 2x2 averages and on 40 % of the pixels, PSNR at least 1 dB above replacement and 0.5
+   above MCG; nonlinear blur at least 6 dB above unguided samples; Fourier magnitudes with twofold oversampling: for
+   half of the images at least 5 dB above the best of four unguided samples; replacement and MCG copy noisy pixels
+   (residual 0), DPS does not.
 
-`get_config("paper")`: the FFHQ prior at 256x256 (here on CelebA-HQ, which TFDS has), 1,000 ancestral steps, scales `PUBLISHED`; the
-paper reports FID 33.87 and LPIPS 0.212 for random inpainting of FFHQ.
+`get_config("paper")`: the FFHQ prior at 256x256 (here on CelebA-HQ, which TFDS has), 1,000 ancestral steps, scales
+`PUBLISHED`; the paper reports FID 33.87 and LPIPS 0.212 for random inpainting of FFHQ.
 """
 
-import jax
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -82,9 +84,7 @@ def measure_gaussian(config, key):
         exact = np.stack([posterior(prior, operator.matrix, one, std).mean() for one in y])
         problem = Measurement(operator, Gaussian(std), jnp.repeat(y, draws, axis=0))
         for scale in SCALES["gaussian"]:
-            x, _ = inverse.restore(
-                fold(key, 2), "dps", prior, PROCESS, problem, {"scale": scale}, **settings(config)
-            )
+            x, _ = inverse.restore(fold(key, 2), "dps", prior, PROCESS, problem, {"scale": scale}, **settings(config))
             mean = np.asarray(x).reshape(count, draws, -1).mean(1)
             metrics[f"error_{std}_{scale}"] = np.mean(
                 np.linalg.norm(mean - exact, axis=1) / np.linalg.norm(exact, axis=1)
@@ -97,20 +97,20 @@ def measure_mixture(config, key):
     means = np.tanh(1.5 * np.random.default_rng(run.seed_of(key)).normal(size=(10, 16)))
     prior = Mixture(jnp.asarray(means, jnp.float32), jnp.full(10, 0.2), jnp.zeros(10))
     operator, metrics = dense(np.eye(16)[:6]), {}
+    sets = [prior.sample(fold(key, i), n)[0] for i in (0, 1)]  # to tune on, and to report
+
+    def error(std, name, scale, i=1):
+        problem = measured(fold(key, 2 + i), operator, Gaussian(std), sets[i])
+        numbers = {"scale": scale}
+        found, _ = inverse.restore(fold(key, 4 + i), name, prior, PROCESS, problem, numbers, **settings(config))
+        return inverse.decibels(found, sets[i])
+
     for std in NOISES["mixture"]:
-        tuning, test = (prior.sample(fold(key, i), n)[0] for i in (0, 1))
-
-        def error(name, scale, x, i):
-            problem = measured(fold(key, 2 + i), operator, Gaussian(std), x)
-            numbers = {"scale": scale}
-            found, _ = inverse.restore(fold(key, 4 + i), name, prior, PROCESS, problem, numbers, **settings(config))
-            return inverse.decibels(found, x)
-
         for name in ("dps", "mcg"):
-            scale = inverse.best(SCALES["mixture"], lambda scale: error(name, scale, tuning, 0))
-            metrics[f"db_{name}_{std}"] = error(name, scale, test, 1)
-        metrics[f"db_projection_{std}"] = error("mcg", 0.0, test, 1)
-        metrics[f"db_unguided_{std}"] = error("dps", 0.0, test, 1)
+            scale = inverse.best(SCALES["mixture"], functools.partial(error, std, name, i=0))
+            metrics[f"db_{name}_{std}"] = error(std, name, scale)
+        metrics[f"db_projection_{std}"] = error(std, "mcg", 0.0)
+        metrics[f"db_unguided_{std}"] = error(std, "dps", 0.0)
     return metrics
 
 
@@ -123,9 +123,7 @@ def measure_digits(config, key, state):
         return [(measured(fold(key, 1 + i), operator, Gaussian(std), x), x) for i, x in enumerate((test, tuning))]
 
     def go(name, problem, scale):
-        return inverse.restore(
-            fold(key, 3), name, prior, PROCESS, problem, {"scale": scale}, **settings(config)
-        )[0]
+        return inverse.restore(fold(key, 3), name, prior, PROCESS, problem, {"scale": scale}, **settings(config))[0]
 
     def tuned(name, operator, std, n=32 if small else 2, copies=2):
         """(restored, problem, truth) at the scale that is best on other images."""
@@ -171,8 +169,7 @@ CLAIMS = {
     "a_scale": (
         "Gaussian: the error of the mean is at most 0.2 at the best scale for each noise, and at least 0.4 at scale 1",
         lambda t: (
-            all(_least(t, std) <= 0.2 for std in NOISES["gaussian"])
-            and t["gaussian"]["error_0.6_1.0"].mean() >= 0.4
+            all(_least(t, std) <= 0.2 for std in NOISES["gaussian"]) and t["gaussian"]["error_0.6_1.0"].mean() >= 0.4
         ),
     ),
     "b_mixture": (
@@ -184,9 +181,7 @@ CLAIMS = {
     ),
     "c_noisy": (
         "digits, noise 0.2: PSNR at least 1 dB above replacement and 0.5 dB above MCG on both linear tasks",
-        lambda t: all(
-            _gap(t, task, "projection") >= 1 and _gap(t, task, "mcg") >= 0.5 for task in ("sr", "inpaint")
-        ),
+        lambda t: all(_gap(t, task, "projection") >= 1 and _gap(t, task, "mcg") >= 0.5 for task in ("sr", "inpaint")),
     ),
     "c_copies": (
         "digits, noise 0.2: replacement and MCG end with residual 0 (below 1e-8), DPS does not, every seed",
