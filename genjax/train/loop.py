@@ -24,7 +24,7 @@ import numpy as np
 from genjax.train import checkpoints
 from genjax.train.dispatch import make_dispatch, trace_step
 from genjax.train.logs import Log, Progress, Silence
-from genjax.train.multihost import any_of, is_main, same
+from genjax.train.multihost import any_of, is_main, same, together
 from genjax.train.sharding import as_layout, make_mesh
 from genjax.train.workdir import check_writable, claim, lock
 
@@ -133,7 +133,8 @@ def initial(algorithm, feed, seed, layout, priors=None):
         return algorithm.init(key, batch, priors)
 
     args = (jax.random.fold_in(jax.random.key(seed), 0), arrays, indices, priors or {})
-    return jax.jit(init, out_shardings=as_layout(layout).state(jax.eval_shape(init, *args)))(*args)
+    born = as_layout(layout).state(jax.eval_shape(init, *args))
+    return together(jax.jit(init, out_shardings=born), "init")(*args)
 
 
 def start(algorithm, feed, seed, directory, layout, priors=None, say=print):
@@ -178,7 +179,7 @@ def fit(algorithm, feed, steps, *, seed=0, steps_per_call=100, priors=None, layo
     check_plan(Plan(steps, feed.batch_size, steps_per_call), layout.parts)
     state = initial(algorithm, feed, seed, layout, priors)
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    dispatch = make_dispatch(algorithm.step, layout, layout.state(state), feed.resident)
+    dispatch = together(make_dispatch(algorithm.step, layout, layout.state(state), feed.resident), "train")
     most = min(steps_per_call, feed.most or steps_per_call)
     for step in range(0, steps, most):
         count = min(most, steps - step)
@@ -271,7 +272,7 @@ def _next_stop(step, plan, hooks):
 
 def _run(algorithm, feed, plan, config, seed, hooks, layout, state, step, log, progress, writer, stop):
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    dispatch = make_dispatch(algorithm.step, layout, layout.state(state), feed.resident)
+    dispatch = together(make_dispatch(algorithm.step, layout, layout.state(state), feed.resident), "train")
     in_flight = collections.deque()
     sums, since = None, step  # metrics summed since the last log point
     meta = {"config": config, "seed": seed}

@@ -55,12 +55,39 @@ def is_main():
     return jax.process_index() == 0
 
 
+def meet(name, seconds=600):
+    """Waits until all processes are at the point `name`."""
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        multihost.get_barrier_sync_fn()(key=f"genjax.{name}", timeout_ms=1000 * seconds)
+
+
+def together(program, name):
+    """A jitted program whose first run begins in all processes at once, after compiling; as it is for one process.
+
+    Collectives on CPU devices give a latecomer 30 seconds, which compiling on a busy machine may take.
+    """
+    if jax.process_count() == 1:
+        return program
+    compiled = []
+
+    def run(*args):
+        if not compiled:
+            compiled.append(program.lower(*args).compile())
+            meet(name)
+        return compiled[0](*args)
+
+    return run
+
+
 def same(value):
     """The whole number `value` of process 0, in all of them."""
     if jax.process_count() == 1:
         return int(value)
     from jax.experimental import multihost_utils
 
+    meet("same")
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
