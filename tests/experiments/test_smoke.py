@@ -11,6 +11,18 @@ EXPERIMENTS = papers.find_experiments()
 PARTS = {
     # slug: variants, each of another kind
     "gan_noise_dimension": ("zipf", "gan_2"),
+    "adm_classifier_guidance": ("exact", "digits", "adagn"),
+    "multimodal_priors": ("exact", "coloured"),
+    "reduce_reuse_recycle": ("exact_hmc", "exact_ula", "learned"),
+    "cfg_aligned_loss": ("plane_aligned", "digits_random"),
+    "cheap_guidance": ("cheap",),
+    "svdd": ("tokens", "digits"),
+    "advdiff": ("digits",),
+    "minority_guidance": ("plane", "digits"),
+    "w2sd_reflection": ("line", "digits"),
+    "self_guided_diffusion": ("self",),
+    "lacon": ("digits",),
+    "ppap": ("digits",),
     "vdmpp": ("theorem", "digits"),
     "unified_perspective": ("identities", "elbo_score"),
     "debias_diffusion": ("lsq_debias",),
@@ -26,6 +38,7 @@ PARTS = {
     "ttur": ("disturbances", "saddle", "ttur_1e-04"),
     "mmd_gan": ("bias", "gradient", "mmd_1e-03"),
     "dps": ("gaussian", "digits"),
+    "mcg": ("exact", "digits", "ct"),
 }
 
 
