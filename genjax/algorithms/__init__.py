@@ -3,9 +3,11 @@
 from genjax.algorithms.diffusion import diffusion, gaussian_sampler, trained_denoiser
 from genjax.algorithms.games import LATENTS
 from genjax.algorithms.gan import gan, trained_generator
+from genjax.algorithms.glo import glo
+from genjax.algorithms.semi_supervised import with_labelled
 from genjax.algorithms.supervised import supervised
 
-ALGORITHMS = {"diffusion": diffusion, "gan": gan}
+ALGORITHMS = {"diffusion": diffusion, "gan": gan, "glo": glo}
 
 __all__ = [
     "ALGORITHMS",
@@ -13,7 +15,9 @@ __all__ = [
     "diffusion",
     "gan",
     "gaussian_sampler",
+    "glo",
     "supervised",
     "trained_denoiser",
     "trained_generator",
+    "with_labelled",
 ]

@@ -5,7 +5,7 @@ algorithm.name says (`build.diffusion`, `build.gan`). Everything is checked befo
 error names the field, and the nearest right name.
 """
 
-from genjax.build import common, diffusion, gan
+from genjax.build import common, diffusion, gan, glo
 from genjax.build.common import (
     PRECISIONS,
     Evaluation,
@@ -43,6 +43,7 @@ RECIPES = {
     # algorithm.name: what its module says
     "diffusion": diffusion.RECIPE,
     "gan": gan.RECIPE,
+    "glo": glo.RECIPE,
 }
 GROUPS = (*common.GROUPS, *dict.fromkeys(name for recipe in RECIPES.values() for name in recipe.groups))
 

@@ -4,7 +4,7 @@ Groups of every config (each is what the constructor of its name takes, so the r
 signatures are its only schema):
 
   seed        whole number
-  data        {name, ...}                       genjax.data.DATASETS
+  data        {name, ...}                       genjax.data.DATASETS; `indexed` adds the field "index"
   algorithm   {name, ...}                       genjax.algorithms.ALGORITHMS, and the recipe's module here
   optimizer   {name, learning_rate, schedule, clip, ...}  genjax.train.optimizers
   ema         {name, ...}                       genjax.train.ema.EMAS, or absent
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from genjax import data
 from genjax.construct import as_type_of, check_arguments, construct, group, lookup, nearest, parameters, settings
+from genjax.data.views import numbered
 from genjax.train.ema import EMAS, every
 from genjax.train.evaluation import check_metrics
 from genjax.train.loop import Plan
@@ -119,6 +120,7 @@ def dataset(config, split="train"):
     """The Dataset, with the arguments of its name checked."""
     values = group(config.data, "data")
     name = values.pop("name", None)
+    indexed = as_type_of(False, values.pop("indexed", False), "data.indexed")
     known = parameters(lookup(data.DATASETS, name, "data.name"), hidden=("split",))
     names = data.option_names(name)[0]
     for key, value in values.items():
@@ -127,9 +129,10 @@ def dataset(config, split="train"):
         if key in known:
             values[key] = as_type_of(known[key].default, value, f"data.{key}")
     try:
-        return data.load(name, split=split, **values)
+        found = data.load(name, split=split, **values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"data: {error}") from error
+    return numbered(found) if indexed else found
 
 
 def precision(config):

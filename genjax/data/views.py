@@ -74,3 +74,20 @@ def numbered(dataset):
         return dataclasses.replace(dataset, spec=spec, source=Numbered(dataset.source))
     index = np.arange(len(dataset), dtype=np.int32)
     return Dataset(dataset.name, spec, {**dataset.arrays, "index": index})
+
+
+def mixed_pairs(x, label, n, seed=0):
+    """n averages of two examples of different classes, [n, ...]: low quality, all classes alike.
+
+    Args:
+      x: [N, ...]; label: [N], at least two classes.
+    """
+    x, label = np.asarray(x), np.asarray(label)
+    if len(np.unique(label)) < 2:
+        raise ValueError("label: expected at least two classes, to mix examples of different ones")
+    rng, pairs = np.random.default_rng(seed), np.zeros((0, 2), int)
+    while len(pairs) < n:
+        drawn = rng.integers(0, len(x), (2 * n, 2))
+        pairs = np.concatenate([pairs, drawn[label[drawn[:, 0]] != label[drawn[:, 1]]]])
+    first, second = pairs[:n].T
+    return (x[first] + x[second]) / 2

@@ -207,6 +207,12 @@ def test_semi_supervised_by_hand():
     unlabelled = np.mean(np.log1p(np.exp(-lse))) + np.mean(np.log1p(np.exp(lse)))
     assert float(jnp.mean(value)) == pytest.approx(labelled + unlabelled, rel=1e-5)
     assert float(aux["class_loss"]) == pytest.approx(labelled, rel=1e-5)
+    # the fourth alone is unlabelled: its part of the reals counts, the labelled ones' does not
+    value, _ = a.semi_supervised(weight=0.5, reals="unlabelled").d(real, fake)
+    unlabelled = np.log1p(np.exp(-lse[3])) + np.mean(np.log1p(np.exp(lse)))
+    assert float(jnp.mean(value)) == pytest.approx(labelled + 0.5 * unlabelled, rel=1e-5)
+    with pytest.raises(ValueError, match="reals: expected 'all' or 'unlabelled', got 'some'"):
+        a.semi_supervised(reals="some")
 
 
 def test_auxiliary_adds_cross_entropy():
