@@ -11,6 +11,9 @@ EXPERIMENTS = papers.find_experiments()
 PARTS = {
     # slug: variants, each of another kind
     "gan_noise_dimension": ("zipf", "gan_2"),
+    "ntk_gan": ("width", "ntk"),
+    "pac_bayes_wgan": ("exact_500", "ring"),
+    "statistical_capacity": ("bounds", "vae"),
     "adm_classifier_guidance": ("exact", "digits", "adagn"),
     "multimodal_priors": ("exact", "coloured"),
     "reduce_reuse_recycle": ("exact_hmc", "exact_ula", "learned"),
