@@ -123,7 +123,7 @@ def fit_prior(key, x, steps, width=128):
     """A prior of arrays x [N, D] in about [-1, 1], trained as that of the digits."""
     spec = DataSpec(x.shape[1:])
     config = prior_config("small", steps)
-    config.network.width = width
+    config.network.width, config.optimizer.schedule.warmup = width, min(100, steps // 10)
     algorithm = build.algorithm(run.model_config(config), spec)
     return run.fit(algorithm, {"x": np.asarray(x, np.float32)}, key, steps, min(128, len(x)))[-1][1]
 
@@ -192,10 +192,10 @@ def restore(key, name, prior, process, measurement, numbers=None, **settings):
 
     Args:
       name: in POSTERIOR_SAMPLERS.
-      numbers: settings that may change without compiling again.
+      numbers: settings that may change without compiling again, numbers or trees of them.
       settings: the others, hashable.
     """
-    numbers = {k: jnp.asarray(v, jnp.float32) for k, v in (numbers or {}).items()}
+    numbers = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), numbers or {})
     return _program(name, tuple(sorted(settings.items())))(key, prior, process, measurement, numbers)
 
 
