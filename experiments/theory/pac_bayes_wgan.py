@@ -126,7 +126,7 @@ def recipe(config, deterministic):
     critic = linen_net(LipschitzDiscriminator(width=config.width, depth=3))
     latent = LATENTS["normal"](LATENT)
     g = generator(config, deterministic)
-    return gan(g, critic, wasserstein(), *optimizers, latent=latent, g_penalties=penalties, n_critic=5)
+    return gan(g, critic, wasserstein(), *optimizers, latent=latent, g_penalties=penalties, n_critic=2)
 
 
 def train(config, key, priors):
@@ -135,7 +135,7 @@ def train(config, key, priors):
         return {}
     n, plan = config.n, config.train
     held_out, data = ring(fold(key, 3), n), ring(fold(key, 4), n)
-    size, start = 5 * plan.batch_size, {}
+    size, start = 2 * plan.batch_size, {}
     if config.prior == "held_out":
         first = run.fit(recipe(config, True), {"x": held_out}, fold(key, 5), plan.steps, size)[-1][1]
         start = {"generator": first.params["generator"]}
