@@ -33,6 +33,7 @@ BENCHMARKS = {
     "crash": "Crashes",
     "start": "Start",
     "seeds": "Seeds",
+    "guidance_cost": "Cost of guidance",
     "compile_table": "Train steps compiled ahead of time",
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "k-diffusion", "diffusers")

@@ -23,6 +23,11 @@ from genjax.oracles.gaussian import FullMixture, gaussian_data
 CLASSES = 10
 
 
+def denoiser_of(config, spec, state):
+    """`runner_default.denoiser_of` of a State kept as numpy arrays, whose tables are looked up under a trace."""
+    return run.denoiser_of(config, spec, jax.tree.map(jnp.asarray, state))
+
+
 def labelled():
     """(x [1438, 64], label [1438]) of the training digits."""
     arrays = data.load("digits_vector").arrays

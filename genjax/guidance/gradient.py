@@ -96,7 +96,7 @@ def energy(loss, scale=1.0, through=True, limit=None):
     Args:
       loss: (x0, cond) -> [B], each entry of its own sample.
       scale: scalar or [B].
-      through: take the gradient through the denoiser, at about three times the cost; else with eps constant.
+      through: take the gradient through the denoiser, at about twice the cost; else with eps constant.
       limit: largest change of eps a sample, see `bounded`.
     """
 

@@ -1,6 +1,6 @@
 """Cheaper universal guidance (2312.13253): when to take a gradient, when to reuse one, when to go back and forth.
 
-A run with the gradient through the denoiser at every step and k rounds of self-recurrence costs 3 k plain runs. A
+A run with the gradient through the denoiser at every step and k rounds of self-recurrence costs 2 k plain runs. A
 `GuidancePlan` says which steps pay for what; `planned` runs it around any solver, skipped guidance costing nothing.
 """
 
@@ -16,7 +16,7 @@ from genjax.guidance.gradient import bounded, tilted, toward
 from genjax.solvers.base import from_step
 
 EVERYWHERE = ((0.0, 1.0),)
-VJP_COST = 2.0  # of a backward pass through the denoiser, in forward passes
+VJP_COST = 1.0  # of a gradient in x, in evaluations: as many operations, since no gradient of the weights is taken
 
 
 class GuidancePlan(NamedTuple):

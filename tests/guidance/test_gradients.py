@@ -235,6 +235,29 @@ def test_late_constraint_direction_and_size():
     close(late_constraint(read, TARGET, 0.5)(denoiser, process)(X, 0.4).eps, exact(X, 0.4).eps)
 
 
+def test_scales_may_be_mapped_and_given_per_sample():
+    """vmap over a scale, and a scale of each sample, are the scalar ones one by one: no hidden batch statistics."""
+    process, t, scales = gaussian.vp(), 0.5, jnp.array([0.0, 0.5, 2.0, 1.0, 0.3, 4.0])
+    denoiser = MIXTURE.denoiser(process)
+    makers = {
+        "energy": lambda s: energy(LOSS, s, limit=2.0),
+        "held eps": lambda s: energy(LOSS, s, through=False),
+        "classifier": lambda s: classifier(lambda x, t, cond: -jnp.sum(x**2, axis=-1), s),
+        "apg": lambda s: apg(s, radius=0.3),
+        "cfg_zero": cfg_zero,
+    }
+
+    @jax.jit
+    def run(scales):
+        at = {name: lambda s, make=make: make(s)(denoiser, process)(X, t, COND).eps for name, make in makers.items()}
+        return {name: (jax.vmap(f)(scales), f(scales), f(scales[2])) for name, f in at.items()}
+
+    for name, (mapped, each, one) in run(scales).items():
+        own = mapped[jnp.arange(6), jnp.arange(6)]
+        np.testing.assert_allclose(each, own, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(one, mapped[2], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_bad_arguments():
     process = gaussian.vp()
     blind = lambda x, t, cond=None, key=None: Prediction(x, x)

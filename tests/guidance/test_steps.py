@@ -125,8 +125,8 @@ CHEAP = GuidancePlan(intervals=((0.2, 0.8),), repeats=3, windows=((0.2, 0.8),), 
 
 
 def test_cost_of_plans():
-    """The closed forms: 4 (1 + 2) a step in full; 36 steps of 3 rounds and 24 plain ones in the cheap one."""
-    assert FULL.cost(60) == 60 * 4 * (1 + VJP_COST) == 720
+    """The closed forms: 4 (1 + 1) a step in full; 36 steps of 3 rounds and 24 plain ones in the cheap one."""
+    assert FULL.cost(60) == 60 * 4 * (1 + VJP_COST) == 480
     assert CHEAP.cost(60) == 36 * 3 + 24 == 132
     fresh, acting, _ = GuidancePlan(every=3, hold=True, intervals=((0.5, 1.0),)).tables(10)
     assert (
