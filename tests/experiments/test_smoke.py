@@ -42,6 +42,12 @@ PARTS = {
     "mmd_gan": ("bias", "gradient", "mmd_1e-03"),
     "dps": ("gaussian", "digits"),
     "mcg": ("exact", "digits", "ct"),
+    "diffpir": ("exact", "blur"),
+    "red_diff": ("gaussian", "modes", "inpaint"),
+    "gdp": ("exact", "sr", "blind"),
+    "structured_noise": ("gaussian", "digits"),
+    "ddfm": ("fusion",),
+    "forward_models": ("dfm", "oracle"),
 }
 
 
