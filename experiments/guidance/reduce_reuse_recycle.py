@@ -56,7 +56,7 @@ LEAPFROG = 3
 
 def get_config(scale="small"):
     if scale == "paper":
-        return guides.adm_config(300000, 128, cond=("label",))
+        return guides.adm_config(540000, 2048, cond=("label",), learning_rate=3e-4)
     return digits.base_config(scale, 3000, process={"name": "cosine"})
 
 
