@@ -8,7 +8,9 @@ One pair of networks, told a temperature tau, learns the laws of alpha x_1 + (1 
 (0, 0.9), one update of each player a step. Arms: `ptgan` (r = 0.9, coherency penalty 100); `wgan_gp` (no tempering,
 gradient penalty 10); `ptgan_gp` (tempering with the gradient penalty); `ptgan_r1` (r = 1: the generator learns the
 data's law alone, the penalty sees mixtures). A mode is covered where 1 % of 4,000 samples lie within three standard
-deviations; SW2 is the sliced W2 distance to fresh data. Rules fixed before the runs, means over five seeds:
+deviations; SW2 is the sliced W2 distance to fresh data. Networks in the plane feel the variance of their first
+weights, so each of the first three arms is played from He's and (`_lecun`) from LeCun's, and the better one, by
+its mean SW2 at the time in question, counts for it. Rules, means over five seeds:
 
 1. After 1,500 steps ptgan covers at least 6 modes, at least 2 more than wgan_gp and than ptgan_gp, and its SW2 is at
    most 0.65 of wgan_gp's.
@@ -18,6 +20,12 @@ deviations; SW2 is the sliced W2 distance to fresh data. Rules fixed before the 
 5. The trace of the covariance of the generator's gradient, over 50 batches at step 500, is at most 0.7 of wgan_gp's.
 
 Reported: ptgan_r1, and a grid of 25 Gaussians (`grid_*`).
+
+The rules were fixed before a first run in which all arms had Glorot's weights, of variance 2 / (2 + 64) in the
+first layer: there ptgan was as good as from LeCun's, wgan_gp covered 0.8 modes after 1,500 steps (SW2 2.1) and did not
+converge on the single Gaussian (0.29), where all other rules held. A trial over initializations found that to be the
+baseline's handicap: from He's weights it covers 6.5 of 8 modes on average after 1,500 steps (SW2 0.26). So both are
+now played from both.
 
 `get_config("paper")`: CIFAR-10 with algorithm 3's numbers (one update each, Adam 1e-4 (0, 0.9), penalty 100); the
 networks are the residual ones of WGAN-GP.
@@ -62,22 +70,24 @@ def get_config(scale="small"):
         penalties={"coherency": 100.0},
     )
     config.discriminator.activation = "relu"
+    config.generator.kernel_init = config.discriminator.kernel_init = "he"
     if scale == "smoke":
         config.train.steps = 4 * SNAPSHOTS
     return config
 
 
 PLAIN = {"prepare": {}, "penalties": {"gradient_penalty": 10.0}}
+LECUN = {"generator.kernel_init": "lecun", "discriminator.kernel_init": "lecun"}
 ONE = {"data": {"name": "ring", "modes": 1, "radius": 1.5, "std": 0.5, "n": 4000}}
 GRID = {"data": {"name": "grid", "n": 4000}}
+ARMS = {"ptgan": {}, "wgan_gp": PLAIN, "ptgan_gp": {"penalties": {"gradient_penalty": 10.0}}}
 VARIANTS = {
-    "ptgan": {},
-    "wgan_gp": PLAIN,
-    "ptgan_gp": {"penalties": {"gradient_penalty": 10.0}},
-    "ptgan_r1": {"prepare.tempering.r": 1.0},
-    "one_ptgan": ONE,
+    **ARMS,
+    **{f"{arm}_lecun": {**LECUN, **others} for arm, others in ARMS.items()},
+    "ptgan_r1": {**LECUN, "prepare.tempering.r": 1.0},
+    "one_ptgan": {**LECUN, **ONE},
     "one_wgan_gp": {**ONE, **PLAIN},
-    "grid_ptgan": GRID,
+    "grid_ptgan": {**LECUN, **GRID},
     "grid_wgan_gp": {**GRID, **PLAIN},
 }
 
@@ -113,26 +123,40 @@ def measure(config, key, priors):
     return found
 
 
+def _best(table, arm, share=1.0):
+    """The row of an arm from its better initialization, by the mean SW2 after a share of the steps."""
+    return min((table[arm], table[f"{arm}_lecun"]), key=lambda row: row[f"sliced_w2_{share}"].mean())
+
+
+def _early(table):
+    ptgan, others = _best(table, "ptgan", 0.5), [_best(table, arm, 0.5) for arm in OTHERS]
+    return (
+        ptgan["modes_0.5"].mean() >= 6
+        and all(ptgan["modes_0.5"].mean() >= other["modes_0.5"].mean() + 2 for other in others)
+        and ptgan["sliced_w2_0.5"].mean() <= 0.65 * others[0]["sliced_w2_0.5"].mean()
+    )
+
+
+def _late(table):
+    ptgan = _best(table, "ptgan")
+    return bool((ptgan["modes_1.0"] >= 7).all()) and all(
+        ptgan["sliced_w2_1.0"].mean() <= 0.75 * _best(table, arm)["sliced_w2_1.0"].mean() for arm in OTHERS
+    )
+
+
 OTHERS = ("wgan_gp", "ptgan_gp")
 CLAIMS = {
     "early": (
         "after half of the steps: at least 6 modes, 2 more than the others, SW2 at most 0.65 of WGAN-GP's (means)",
-        lambda t: (
-            t["ptgan"]["modes_0.5"].mean() >= 6
-            and all(t["ptgan"]["modes_0.5"].mean() >= t[arm]["modes_0.5"].mean() + 2 for arm in OTHERS)
-            and t["ptgan"]["sliced_w2_0.5"].mean() <= 0.65 * t["wgan_gp"]["sliced_w2_0.5"].mean()
-        ),
+        _early,
     ),
     "late": (
         "after all of them: at least 7 modes with every seed, SW2 at most 0.75 of both others' (means)",
-        lambda t: (
-            bool((t["ptgan"]["modes_1.0"] >= 7).all())
-            and all(t["ptgan"]["sliced_w2_1.0"].mean() <= 0.75 * t[arm]["sliced_w2_1.0"].mean() for arm in OTHERS)
-        ),
+        _late,
     ),
     "family": (
         "samples at alpha = 1/2 have SW2 at most 0.45 to mixtures of two fresh points (mean)",
-        lambda t: t["ptgan"]["half_way_w2"].mean() <= 0.45,
+        lambda t: _best(t, "ptgan")["half_way_w2"].mean() <= 0.45,
     ),
     "control": (
         "on a single Gaussian both have SW2 at most 0.15 (means)",
@@ -140,7 +164,9 @@ CLAIMS = {
     ),
     "gradients": (
         "the generator's gradient varies at most 0.7 as much as WGAN-GP's at a sixth of the steps (mean traces)",
-        lambda t: t["ptgan"]["gradient_variance"].mean() <= 0.7 * t["wgan_gp"]["gradient_variance"].mean(),
+        lambda t: (
+            _best(t, "ptgan")["gradient_variance"].mean() <= 0.7 * _best(t, "wgan_gp")["gradient_variance"].mean()
+        ),
     ),
 }
 
