@@ -16,6 +16,7 @@ printed: the ratio without it is what a long training tends to.
 
 import argparse
 import statistics
+import sys
 import time
 
 import jax
@@ -128,7 +129,11 @@ def main():
     jax.config.update("jax_enable_compilation_cache", False)
     device = jax.devices()[0]
     print(f"# Seeds\n\nOn {device.device_kind}; float32.\n")
-    print(report({name: measure(name, args.seeds, args.repeats) for name in args.only}))
+    found = {}
+    for name in args.only:
+        found[name] = measure(name, args.seeds, args.repeats)
+        print(name, found[name], file=sys.stderr, flush=True)
+    print(report(found))
 
 
 if __name__ == "__main__":
