@@ -99,3 +99,23 @@ def volumes(key, indices, depth, pixels, inner=(2, INNER)):
         return render(jax.tree.map(lambda a, b: (1 - w) * a + w * b, first, last), pixels)
 
     return jnp.swapaxes(jax.lax.map(at, weight), 0, 1)
+
+
+def textured(key, indices, depth, pixels, amplitude=0.35):
+    """`volumes` with stripes inside the body that drift along z: nothing that slices of plain ellipses have.
+
+    Args:
+      amplitude: of the stripes; values are cut to [-1, 1].
+    """
+    indices = jnp.asarray(indices)
+    plain = volumes(key, indices, depth, pixels)
+
+    def stripes(index):
+        angle, period, phase = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 2), index), (3,))
+        at = (2 * jnp.arange(pixels) + 1) / pixels - 1
+        across = jnp.cos(2 * jnp.pi * angle) * at[None] + jnp.sin(2 * jnp.pi * angle) * at[:, None]
+        turns = across[None] / (0.4 + 0.3 * period) + phase + 0.5 * jnp.arange(depth)[:, None, None] / depth
+        return jnp.sin(2 * jnp.pi * turns)[..., None]
+
+    body = (plain > -0.99).astype(plain.dtype)
+    return jnp.clip(plain + amplitude * body * jax.vmap(stripes)(indices), -1, 1)

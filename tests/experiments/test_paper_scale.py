@@ -18,6 +18,10 @@ DATA = {
     "mnist": DataSpec((32, 32, 1), 10, levels=256, fields=("x", "label")),
     "lsun/bedroom": DataSpec((64, 64, 3), 0, levels=256),
     "imagenet512_latents": DataSpec((64, 64, 4), 1000, range=None, fields=("x", "label")),
+    "realestate10k/128": DataSpec((128, 128, 3), 0, levels=256),
+    "ellipses/256": DataSpec((256, 256, 1)),
+    "aapm_ct/256": DataSpec((256, 256, 1)),
+    "celeb_a_hq_latents": DataSpec((64, 64, 3), 0, range=None),
 }
 # number of parameters in millions where the paper gives one, and how near; the U-Net here resamples in residual
 # blocks where DDPM and iDDPM have single convolutions

@@ -48,6 +48,10 @@ PARTS = {
     "structured_noise": ("gaussian", "digits"),
     "ddfm": ("fusion",),
     "forward_models": ("dfm", "oracle"),
+    "diffusion_mbir": ("volumes",),
+    "resample": ("tasks",),
+    "p2l": ("average", "balanced"),
+    "ddip": ("volumes",),
 }
 
 

@@ -56,3 +56,11 @@ def test_rings_are_not_lines():
     assert x.shape == (100, 8, 8) and np.isfinite(x).all()
     mixed = x[:, 1:, 1:] - x[:, :-1, 1:] - x[:, 1:, :-1] + x[:, :-1, :-1]
     assert (np.abs(mixed).max((1, 2)) > 0.1).all()
+
+
+def test_texture_stays_inside():
+    """Outside the body nothing changes; inside, stripes of the given amplitude are added and drift along z."""
+    plain, x = (np.asarray(f(KEY, jnp.arange(2), 4, 16)) for f in (phantoms.volumes, phantoms.textured))
+    added = x - plain
+    assert np.abs(added[plain <= -0.99]).max() == 0 and 0.2 < np.abs(added).max() <= 0.35 + 1e-5
+    assert np.abs(np.diff(added, axis=1)).mean() > 0.02
