@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)  # eight starts of processes: a busy machine takes minutes
 STEPS, EVERY = 800, 50
 
 
