@@ -22,8 +22,11 @@ C. Rate and distortion of the eps arm: the RMSE of x0_hat falls monotonically wi
    seed); the share of the bits spent where it is below 10 % of the data's standard deviation is reported.
 
 `bound_likelihood` fails: 3.62 bits a dimension under the bound's weights, 3.44 under the simple loss, every seed.
-The weights put nearly all of the loss on the least noise; perhaps 4,000 steps with one learning rate for all
-arms leave the rest undertrained (FD 19.6 against 7.6). Longer training is not measured.
+Known of why: the arm's error in x0 is larger at every level reported, those of least noise included, which its
+weights favour, so it learns less rather than something else (FD 19.6 against 7.6). And the setup does not quite fit
+the claim: the arm has the weights of the bound with the lower variance, while the bound that is measured has
+the upper one, whose weights are sigma_s^2 / sigma_t^2 times as large, half at the second level. Training with
+those, with levels drawn by importance, and longer training are not measured.
 
 `get_config("paper")`: CIFAR-10, 35.7M U-Net; the paper reports FID 3.17.
 """
