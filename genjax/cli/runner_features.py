@@ -4,6 +4,7 @@ from functools import cache
 
 from genjax import data, metrics
 from genjax.data import extractors
+from genjax.metrics.am_score import unsmoothed
 from genjax.metrics.features import raw_pixels
 
 
@@ -37,6 +38,11 @@ def frechet(x, reference, space="classifier", name="digits"):
     """Frechet distance between images x and reference, [N, ...] and [M, ...]."""
     stats = [metrics.gaussian_stats(features(images, space, name)) for images in (x, reference)]
     return metrics.frechet_distance(*stats)
+
+
+def certain(x, name="digits"):
+    """Logits [N, K] of images x by the judge, the smoothing of its labels taken away."""
+    return unsmoothed(judge(name)(x)[1], extractors.SMOOTHING)
 
 
 def classes(x, name="digits"):

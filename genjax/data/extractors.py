@@ -19,6 +19,7 @@ from genjax.metrics.features import Extractor, cached, content_hash
 VERSION = 1  # raise it when the recipe changes: old files are then not found
 BATCH = 64
 FEATURES = 64
+SMOOTHING = 0.05  # of the labels
 
 
 class PatchConv(nn.Module):
@@ -111,7 +112,7 @@ def _train(module, arrays, key, steps):
             x = _shift(jax.random.fold_in(key, 0), x, reach) if reach else x
             x = x + 0.1 * jax.random.normal(jax.random.fold_in(key, 1), x.shape)
             logits = module.apply(params, x)[1]
-            target = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), 0.05)
+            target = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), SMOOTHING)
             return optax.softmax_cross_entropy(logits, target).mean()
 
         def step(carry, i):

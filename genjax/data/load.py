@@ -11,6 +11,7 @@ from genjax.data.spec import choose
 from genjax.data.stacked import stacked_digits
 from genjax.data.tfds import tfds
 from genjax.data.toys import MIXTURES, OTHERS, toy
+from genjax.data.triangles import triangles
 from genjax.worlds.shapes import Ranges
 
 DATASETS = {
@@ -21,6 +22,7 @@ DATASETS = {
     "stacked_digits": stacked_digits,
     **{name: partial(table, name) for name in ("iris", "wine", "breast_cancer")},
     "shapes": shapes,
+    "triangles": triangles,
     "folder": folder,
     "npz": npz,
     "tfds": tfds,

@@ -7,7 +7,21 @@ import optax
 from genjax.core.keys import fold, sample_keys
 
 
-def invert_generator(key, generate, x, sample, distance, *, optimizer=None, steps=200, restarts=1, project=None):
+def nearest_starts(x, bank, points, count):
+    """The `count` points [count, B, ...] of a bank whose images are nearest to each x [B, ...], nearest first.
+
+    Args:
+      bank: images [M, ...] at `points` [M, ...].
+    """
+    a, b = (v.reshape(len(v), -1) for v in (x, bank))
+    square = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None] - 2 * a @ b.T
+    order = jnp.argsort(square, axis=1)[:, :count]
+    return jnp.moveaxis(points[order], 1, 0)
+
+
+def invert_generator(
+    key, generate, x, sample, distance, *, optimizer=None, steps=200, restarts=1, starts=None, project=None
+):
     """argmin_z distance(G(z), x) for each x, the best of several descents.
 
     Pure: to be called under `jit`, with the generator's parameters an argument.
@@ -21,6 +35,7 @@ def invert_generator(key, generate, x, sample, distance, *, optimizer=None, step
       optimizer: Optax transform that treats entries apart, as Adam does; Adam 0.05 where None.
       steps: of the descent.
       restarts: starts for each image.
+      starts: [R, B, ...] in the place of draws; `key`, `sample` and `restarts` are then not read.
       project: z -> z after every step, such as onto a ball; None for none.
 
     Returns:
@@ -30,8 +45,10 @@ def invert_generator(key, generate, x, sample, distance, *, optimizer=None, step
         raise ValueError(f"steps: expected steps and restarts of at least 1, got {steps} and {restarts}")
     optimizer = optax.adam(0.05) if optimizer is None else optimizer
     project = (lambda z: z) if project is None else project
-    keys = sample_keys(key, len(x))
-    z = jnp.concatenate([sample(fold(keys, i), len(x)) for i in range(restarts)])
+    if starts is None:
+        keys = sample_keys(key, len(x))
+        starts = [sample(fold(keys, i), len(x)) for i in range(restarts)]
+    restarts, z = len(starts), jnp.concatenate(list(starts))
     goal = jnp.concatenate([x] * restarts)
     value = lambda z: distance(generate(z), goal)
     gradient = jax.grad(lambda z: jnp.sum(value(z)))

@@ -15,6 +15,20 @@ class AMScore(NamedTuple):
     kl: float  # KL(mean prediction on the data || mean prediction on samples): what the samples lack
 
 
+def unsmoothed(logits, smoothing):
+    """Logits [N, K] of what a classifier says whose targets were (1 - smoothing) onehot + smoothing / K.
+
+    Its best prediction is that mixture of the true one with the uniform; this takes the mixture away, with
+    probabilities of at least 1e-12. Entropies of samples are otherwise bounded from below by that of the targets.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2 or not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing: expected logits [N, K] and a number in [0, 1), got {logits.shape}, {smoothing}")
+    p = np.exp(logits - _logsumexp(logits, 1))
+    p = np.maximum((p - smoothing / p.shape[1]) / (1 - smoothing), 1e-12)
+    return np.log(p / p.sum(axis=1, keepdims=True))
+
+
 def am_score(logits, reference):
     """E_x H(C(x)) + KL(mean C of the data || mean C of samples), in nats.
 

@@ -14,9 +14,10 @@ def kendall(x, y):
 
 
 def failures_as_worst(values, worst):
-    """`values` with what is not finite, a run that diverged, replaced by `worst`, which also bounds the others."""
+    """`values` [N] with what is not finite, a run that diverged, as bad as `worst` and as the worst of the others."""
     values = np.asarray(values, np.float64)
-    return np.where(np.isfinite(values), np.minimum(values, worst), worst)
+    finite = np.isfinite(values)
+    return np.where(finite, values, np.max(np.append(values[finite], worst)))
 
 
 def expected_best(values):

@@ -155,7 +155,7 @@ def test_labelled_examples_join_every_batch():
     np.testing.assert_array_equal(given["label"], [-1, -1, -1, 0, 1, 2, 3])
     np.testing.assert_array_equal(given["x"][:, 0], [0, 0, 0, 10, 11, 12, 13])
     some = with_labelled(inside, 2)
-    drawn = [some.step(jax.random.key(0), state._replace(step=i), batch)[0].params for i in range(8)]
+    drawn = [some.step(jax.random.key(1), state._replace(step=i), batch)[0].params for i in range(20)]
     labels = np.stack([d["label"][3:] for d in drawn])
     assert (labels[:, 0] != labels[:, 1]).all() and len(np.unique(labels)) == 4
     assert all(np.array_equal(d["x"][3:, 0], 10 + d["label"][3:]) for d in drawn)

@@ -8,6 +8,7 @@ import pytest
 from genjax import metrics as m
 from genjax.data import load
 from genjax.data.stacked import digits_of, unstacked
+from genjax.metrics.am_score import unsmoothed
 
 
 def test_mode_count():
@@ -53,6 +54,17 @@ def test_am_score():
     assert m.am_score(sure[:2], sure).kl > 10  # two of four classes never come
     with pytest.raises(ValueError, match=r"am_score: expected logits"):
         m.am_score(np.zeros((3, 4)), np.zeros((3, 5)))
+
+
+def test_smoothing_of_labels_is_taken_away():
+    """Exactly, from the best prediction under smoothed targets; what lies below the floor is nearly certain."""
+    p = np.array([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
+    smoothed = np.log(0.9 * p + 0.1 / 3) + 5.0
+    np.testing.assert_allclose(np.exp(unsmoothed(smoothed, 0.1)), p, atol=1e-9)
+    below = unsmoothed(np.log([[0.98, 0.01, 0.01]]), 0.1)
+    assert np.isfinite(below).all() and np.exp(below[0, 0]) > 1 - 1e-9
+    with pytest.raises(ValueError, match="smoothing: expected logits"):
+        unsmoothed(smoothed, 1.0)
 
 
 def test_three_sample_test():

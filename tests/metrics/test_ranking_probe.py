@@ -15,7 +15,8 @@ def test_expected_best_is_the_mean_over_all_choices():
     by_hand = [np.mean([min(c) for c in itertools.combinations(values, b)]) for b in range(1, 6)]
     np.testing.assert_allclose(expected_best(values), by_hand)
     np.testing.assert_allclose(expected_best([2.0]), [2.0])
-    np.testing.assert_array_equal(failures_as_worst([1.0, np.nan, np.inf, 9.0], 5.0), [1.0, 5.0, 5.0, 5.0])
+    np.testing.assert_array_equal(failures_as_worst([1.0, np.nan, np.inf, 9.0], 5.0), [1.0, 9.0, 9.0, 9.0])
+    assert failures_as_worst(np.nan, 5.0) == 5.0
     with pytest.raises(ValueError, match="finite scores"):
         expected_best([1.0, np.nan])
 
