@@ -137,10 +137,11 @@ def train(config, key, priors):
         arrays = {"x": x, "target": target}
         fitted = run.fit(recipe, arrays, fold(key, i), steps, 128 if small else 16)[-1][1]
         found[name] = fitted.params["guide"]
-    inner.network.embedding_dim, inner.algorithm.cond = 16, ("embedding",)
-    inner.train.steps = steps
+    inner = run.model_config(early_config(config))
+    inner.train.steps = steps  # its learning rate cools down over them, as the aligner's does
     arrays = {"x": x, "embedding": np.asarray(coarse(jnp.asarray(x)))}
-    early = run.fit(build.algorithm(inner, EARLY), arrays, fold(key, 5), steps, 128 if small else 16)[-1][1]
+    recipe = build.algorithm(inner, EARLY)
+    early = run.fit(recipe, arrays, fold(key, 5), steps, 128 if small else 16)[-1][1]
     return {"prior": weights, "aligners": found, "early": early}
 
 
@@ -178,7 +179,7 @@ def measure(config, key, priors):
     target = coarse(real)
     raw = run_arm("coarse", trained["aligners"]["coarse"], target, 40.0, until, False)
     metrics["coarse_raw"] = error("coarse", raw, target)
-    early, _ = guides.denoiser_of(_early(config), EARLY, trained["early"])
+    early, _ = guides.denoiser_of(early_config(config), EARLY, trained["early"])
     cond = {"embedding": target}
     conditioned = jax.jit(lambda: generate(fold(key, 5), clip_x0()(early, process), process, ddim(), grid, like, cond))
     metrics["coarse_early"] = error("coarse", conditioned(), target)
@@ -192,7 +193,8 @@ def measure(config, key, priors):
     return metrics | reading(config, key, trained, denoiser, process)
 
 
-def _early(config):
+def early_config(config):
+    """The config of the network that takes the condition as its input."""
     config = config.copy_and_resolve_references()
     config.unlock()
     config.network.embedding_dim, config.algorithm.cond = 16, ("embedding",)
