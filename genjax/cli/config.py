@@ -167,19 +167,36 @@ def _fields(config, prefix=""):
             yield from _fields(value, f"{prefix}{key}.")
 
 
-def overrides(arguments):
+def overrides(arguments, prefix="config"):
     """Splits command-line words into [(field, text)] of "--config.field=text" (or two words) and the others."""
     found, others, words = [], [], iter(arguments)
     for word in words:
-        if not word.startswith("--config."):
+        if not word.startswith(f"--{prefix}."):
             others.append(word)
             continue
-        field, equals, text = word.removeprefix("--config.").partition("=")
+        field, equals, text = word.removeprefix(f"--{prefix}.").partition("=")
         if not equals:
             text = next(words, None)
             if text is None or text.startswith("--"):
                 raise ValueError(f"{word}: expected a value, got none")
         if not field:
-            raise ValueError(f"{word}: expected --config.KEY=VALUE")
+            raise ValueError(f"{word}: expected --{prefix}.KEY=VALUE")
         found.append((field, text))
     return found, others
+
+
+def settings(arguments, groups):
+    """Splits words into {group: {key: value}} of "--group.key=value" and the others; a value is a literal or text.
+
+    Raises:
+      ValueError: a key said twice, or without a value.
+    """
+    values = {}
+    for name in groups:
+        found, arguments = overrides(arguments, name)
+        values[name] = {}
+        for key, text in found:
+            if key in values[name]:
+                raise ValueError(f"--{name}.{key}: expected once, got {values[name][key]!r} and {parse_value(text)!r}")
+            values[name][key] = parse_value(text)
+    return values, arguments

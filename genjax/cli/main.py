@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("genjax.cli.train", "train a model by its config; run again to go on"),
     "sample": ("genjax.cli.sample", "draw samples from a trained model"),
     "evaluate": ("genjax.cli.evaluate", "measure a trained model"),
+    "restore": ("genjax.cli.restore", "restore images with a trained model as the prior"),
     "reproduce": ("genjax.cli.reproduce", "measure a paper's claim over several seeds"),
     "compile": ("genjax.cli.compile", "size a training for a TPU slice, on any machine"),
     "export": ("genjax.cli.export", "write the sampler as one file that needs only JAX"),
@@ -62,6 +63,12 @@ def _dispatch(argv):
         found, rest = overrides(rest)
         args = parser.parse_args(rest)
         args.overrides = found
+    elif hasattr(module, "GROUPS"):
+        from genjax.cli.config import settings
+
+        found, rest = settings(rest, module.GROUPS)
+        args = parser.parse_args(rest)
+        args.settings = found
     else:
         args = parser.parse_args(rest)
     return module.run(args) or 0

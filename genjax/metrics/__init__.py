@@ -16,7 +16,15 @@ from genjax.metrics.distances import (
     wasserstein2,
     wasserstein_1d,
 )
-from genjax.metrics.features import Extractor, cache_dir, cached, content_hash, data_stats, raw_pixels
+from genjax.metrics.features import (
+    Extractor,
+    cache_dir,
+    cached,
+    content_hash,
+    data_stats,
+    feature_distance,
+    raw_pixels,
+)
 from genjax.metrics.frechet import Stats, frechet_distance, gaussian_frechet, gaussian_stats, merge_stats
 from genjax.metrics.image import psnr, ssim
 from genjax.metrics.inception_score import inception_score
@@ -46,6 +54,7 @@ __all__ = [
     "density_coverage",
     "discrete_bits_per_dim",
     "energy_distance",
+    "feature_distance",
     "frechet_distance",
     "gaussian_frechet",
     "gaussian_stats",

@@ -103,3 +103,16 @@ def data_stats(extractor, x):
 
     found = cached("stats", content_hash(extractor.name, extractor.key, x), compute)
     return Stats(found["mean"], found["cov"], int(found["count"]))
+
+
+def feature_distance(extractor, a, b):
+    """Squared distance of the features of image pairs, each scaled to length 1: 2 - 2 cos, in [0, 4], [N] in float64.
+
+    The scaling is that of LPIPS (1801.03924, eq. 1), of one layer and without learned weights.
+
+    Args:
+      a, b: [N, ...].
+    """
+    one, other = (np.asarray(extractor(x)[0], np.float64) for x in (a, b))
+    unit = lambda f: f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)
+    return np.sum((unit(one) - unit(other)) ** 2, axis=1)

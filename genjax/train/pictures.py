@@ -61,6 +61,32 @@ def grid(x, low=-1.0, high=1.0, columns=None, names=None):
     return picture
 
 
+def columns_of(columns, names, width=64):
+    """Images side by side, a row an example, with a title above each column.
+
+    Args:
+      columns: title -> (images [n, H, W, C], low, high).
+      names: n texts, written at the left; the first 24 letters of each.
+      width: least width of an image in the picture, in pixels.
+
+    Returns:
+      Picture [H, W, 3] of uint8.
+    """
+    from PIL import Image, ImageDraw
+
+    images = np.stack([to_bytes(*column) for column in columns.values()], axis=1)
+    images = images.reshape(-1, *images.shape[2:])
+    zoom = -(-width // images.shape[2])
+    images = images.repeat(zoom, 1).repeat(zoom, 2)
+    body = grid(images, 0, 255, len(columns), [str(name)[:24] for name in names])
+    side, gap = images.shape[2], 2
+    canvas = Image.fromarray(np.concatenate([np.full((16, *body.shape[1:]), 255, np.uint8), body]))
+    left = body.shape[1] - len(columns) * (side + gap)
+    for i, title in enumerate(columns):
+        ImageDraw.Draw(canvas).text((left + i * (side + gap), 3), title, fill=(0, 0, 0))
+    return np.asarray(canvas)
+
+
 def figure(size=(6, 4)):
     """A Matplotlib figure and its axes, without a window and without global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

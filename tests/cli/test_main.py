@@ -20,7 +20,9 @@ print("heavy:", heavy)
 """
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"], ["restore", "--help"]]
+)
 def test_help_imports_nothing_heavy(argv):
     """Would catch a stray import at the top of a module of the command line."""
     began = time.monotonic()

@@ -166,3 +166,11 @@ def test_data_stats_are_kept_by_content(monkeypatch, tmp_path):
     metrics.data_stats(metrics.raw_pixels(), x + 1)
     metrics.data_stats(Extractor("pixels", lambda v: (2 * v, None), key="other"), x)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_feature_distance():
+    """2 - 2 cos of the features: 0 whatever their length, 2 where they are orthogonal, 4 where they are opposite."""
+    a = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    b = np.array([[7.0, 0.0], [0.0, 3.0], [-2.0, 0.0], [1.0, 0.0]])
+    found = metrics.feature_distance(metrics.raw_pixels(), a, b)
+    np.testing.assert_allclose(found, [0, 2, 4, 2 - np.sqrt(2)], atol=1e-12)
