@@ -12,6 +12,7 @@ the names below are imported when they are first touched. See docs/architecture.
   metrics      Frechet distance and its kin, exact distances on toys, image quality
   losses       denoising losses, weightings, time samplers, the variational bound
   guidance     (Denoiser, Process) -> Denoiser
+  inverse      measurements: operators, noises, posterior samplers
   data         toys, digits, folders, npz, TFDS
   algorithms   training recipes
   train        loop, checkpoints, averages, optimizers, evaluation
@@ -26,6 +27,7 @@ ROOMS = (
     "core",
     "data",
     "guidance",
+    "inverse",
     "losses",
     "metrics",
     "networks",
@@ -40,6 +42,9 @@ NAMES = {
     "Algorithm": "genjax.core.types",
     "Gaussian": "genjax.processes.gaussian",
     "Measurement": "genjax.core.types",
+    "OPERATORS": "genjax.inverse",
+    "POSTERIOR_SAMPLERS": "genjax.inverse",
+    "PosteriorSampler": "genjax.inverse",
     "Net": "genjax.core.types",
     "Prediction": "genjax.core.types",
     "Solver": "genjax.core.types",
@@ -52,6 +57,8 @@ NAMES = {
     "linen_net": "genjax.networks.net",
     "load": "genjax.data",
     "make_denoiser": "genjax.core.denoiser",
+    "measure": "genjax.inverse",
+    "posterior": "genjax.oracles",
     "sample": "genjax.solvers.base",
     "sample_keys": "genjax.core.keys",
     "trained_denoiser": "genjax.algorithms.diffusion",
