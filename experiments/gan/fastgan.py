@@ -16,6 +16,12 @@ before the run, means over seeds:
 3. The decoder works on held-out digits: its error is at most half of that of the mean image; untrained, in
    `plain`, it is above that.
 
+1 and 2 fail: at 4,000 steps the plain discriminator has not yet come apart. Its FD is lowest (10 to 14) after 1,200 to
+3,200 steps and has risen to 14 to 23 at the end, with the reconstruction from 8 to 13 to 12 to 17; the specification's
+trial had 48 to 58 at that point, and its ratios are out of reach of a baseline that is still near its best. Both
+arms are rising when the run ends, so a longer one may tell them apart; it has not been made. With augmentation
+the reconstruction does not help the FD here (9.9 against 7.6).
+
 Reported: a linear probe of the classes on D's features; the arms with augmentation, which a first trial found
 stable with and without the reconstruction.
 

@@ -83,9 +83,9 @@ VARIANTS = {
 
 def gan_config(config):
     """A game of the same generator."""
-    groups = {name: config[name].to_dict() for name in ("generator", "eval")}
-    groups |= {"latent": {"name": "normal", "dim": DIM}, "discriminator": config.generator.to_dict()}
-    return run.digits_config(config.scale, 2000, **groups)
+    network = config.generator.to_dict()
+    latent = {"name": "normal", "dim": DIM}
+    return run.digits_config(config.scale, 2000, generator=network, discriminator=dict(network), latent=latent)
 
 
 def known(key):

@@ -16,6 +16,12 @@ B. `ring_*`: a ring of 8 Gaussians (radius 2, std 0.1), G 8-64-64-2, D 2-64-64, 
    (`ring_plain`). Pass: at least 1.5 modes more are covered with it (1 % of 4,000 samples within three
    standard deviations each; means over 5 seeds).
 
+Two claims fail. `matching`: at 4,000 steps feature matching has an error of 0.168, the supervised network 0.136; it is
+no better at 1,200 steps (0.153 against 0.135), where -log D_r gives 0.100. The paper trains it for hundreds of
+epochs, with weight normalization and more labels; why it harms here is not known. `modes`: the plain game covers all
+8 modes with every seed, so nothing is left to gain on this ring (the specification's trial had 2 or 3 of 8 without);
+the share of samples within three standard deviations does rise, from 0.34 to 0.54.
+
 The exact statements (Inception Score, historical averaging, one-sided smoothing, virtual batch norm) are tests.
 
 `get_config("paper")`: CIFAR-10 with labels, the model of table 3 (Inception Score 8.09).

@@ -16,6 +16,8 @@ DATA = {
     "imagenet_resized/64x64": DataSpec((64, 64, 3), 1000, levels=256, fields=("x", "label")),
     "celeb_a_hq/256": DataSpec((256, 256, 3), 0, levels=256),
     "mnist": DataSpec((32, 32, 1), 10, levels=256, fields=("x", "label")),
+    "celeb_a": DataSpec((64, 64, 3), 0, levels=256, fields=("x", "index")),
+    "oxford_flowers102": DataSpec((1024, 1024, 3), 102, levels=256, fields=("x", "label")),
     "lsun/bedroom": DataSpec((64, 64, 3), 0, levels=256),
     "imagenet512_latents": DataSpec((64, 64, 4), 1000, range=None, fields=("x", "label")),
     "realestate10k/128": DataSpec((128, 128, 3), 0, levels=256),
@@ -40,8 +42,8 @@ def trace(config):
     spec = DATA[config.data.dataset]
     algorithm, plan = build.algorithm(config, spec), build.plan(config)
     batch = {"x": jax.ShapeDtypeStruct((plan.batch_size, *spec.shape), jnp.float32)}
-    if "label" in spec.fields:
-        batch["label"] = jax.ShapeDtypeStruct((plan.batch_size,), jnp.int32)
+    for name in {"label", "index"} & set(spec.fields):
+        batch[name] = jax.ShapeDtypeStruct((plan.batch_size,), jnp.int32)
     state = jax.eval_shape(lambda batch: algorithm.init(jax.random.key(0), batch), batch)
     return state, *jax.eval_shape(lambda s, b: algorithm.step(jax.random.key(0), s, b), state, batch)
 
