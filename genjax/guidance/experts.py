@@ -37,7 +37,7 @@ def expert_bank(make, experts, edges):
         raise ValueError(f"edges: expected {count - 1} rising times, got {edges.tolist()}")
 
     def pick(n):
-        return jax.tree.map(lambda leaf: leaf[n], experts)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[n], experts)
 
     def bank(x, t):
         n = jnp.searchsorted(jnp.asarray(edges), jnp.asarray(t), side="left")
