@@ -17,11 +17,11 @@ C. `digits`, a trained prior, 32 held-out images, two draws of each (16 and the 
    half of the images at least 5 dB above the best of four unguided samples; replacement and MCG copy noisy pixels
    (residual 0), DPS does not.
 
-What failed. A, with noise 0.6 alone: 0.27 at the best scale, 0.03, which a first run lacked (0.41 then); the mean of
-the posterior is small there, and the error is relative to it. B and the comparison with MCG in C: tuned DPS and tuned
-MCG are equal to 0.2 dB. The step has a constant length, so with 6 to 26 measured numbers (noise of norm 1) its last
-steps fit the noise too (the residual ends far below the noise's variance); with the 10^5 pixels of the paper they are
-too short for that. Above replacement DPS is by 1.9 dB on pixels, but by 0.5 dB on averages.
+What failed. A, with noise 0.6 alone: 0.27 at the best scale, 0.03 (0.18 to 0.31 by seed), which a first run lacked
+(0.41 then): at 0.02 the guidance is too weak, at 0.05 the noise is fitted. B and the comparison with MCG in C: tuned
+DPS and tuned MCG are equal to 0.2 dB. The step has a constant length, so with 6 to 26 measured numbers (noise of norm
+1) its last steps fit the noise too (the residual ends far below the noise's variance); with the 10^5 pixels of the
+paper they are too short for that. Above replacement DPS is by 1.9 dB on pixels, but by 0.5 dB on averages.
 
 `get_config("paper")`: the FFHQ prior at 256x256 (here on CelebA-HQ, which TFDS has), 1,000 ancestral steps, scales
 `PUBLISHED`; the paper reports FID 33.87 and LPIPS 0.212 for random inpainting of FFHQ.
