@@ -17,6 +17,11 @@ C. `digits_*`: the digits under small DCGANs without batch norm in the critic, s
    hinge, Adam 1e-3 (0, 0.99), batch 64, 2,000 steps. Pass: the mean Frechet distance (FD, digit classifier) of SAN
    is at most 1.05 of the plain head's.
 
+A first run, of three seeds, read omega itself in A: the head's scale, which learns by the game's loss, turned negative
+for one seed whose first direction was wrong by more than a right angle, and with it omega. What the critic computes,
+scale omega, points the right way; the critic's gradient is read since. On the grid SAN had 6.3 modes there
+against 8.0, with a spread over seeds of 2.6.
+
 `get_config("paper")`: the small example that was released with the paper (MNIST; hinge, spectral norm). The
 paper reports FID 2.14 on ImageNet at 256x256 for StyleSAN-XL.
 """
@@ -33,6 +38,7 @@ from genjax.algorithms.gan import gan
 from genjax.cli import runner_gan as run
 from genjax.cli import runner_probes as probes
 from genjax.cli.runner_default import model_config
+from genjax.losses.penalties_gradient import logit_gradient
 from genjax.networks.functions import function_net
 from genjax.oracles.gaussian import gaussian_data
 
@@ -45,7 +51,7 @@ PAPER = {
     "kind": "method",
 }
 PRIORS = ()
-SEEDS = 3
+SEEDS = 5
 GAPS = (1.0, 2.0, 3.0)
 COVARIANCE = ((4.0, 0.0), (0.0, 0.25))
 
@@ -115,12 +121,10 @@ def small(config):
     return config
 
 
-def direction_of(state):
-    """Unit vector of the head's direction."""
-    (w,) = (
-        leaf for leaf in jax.tree.leaves(state.params["discriminator"]["head"]) if leaf.size == 2 and leaf.ndim == 2
-    )
-    return w.ravel() / jnp.linalg.norm(w)
+def direction_of(parts, state):
+    """Unit vector along the critic's gradient with respect to its features, here x itself."""
+    (slope,) = logit_gradient(probes.critique_of(parts, state), jnp.zeros((1, 2)))
+    return slope / jnp.linalg.norm(slope)
 
 
 def train(config, key, priors):
@@ -141,7 +145,8 @@ def train(config, key, priors):
         real, fake = laws(gap)
         marks, batch = (config.train.steps,), config.train.batch_size
         priors = {"generator": fake.mean}
-        _, record = probes.fit_law(algorithm, real.sample, key, marks, batch, record=direction_of, priors=priors)
+        seen = lambda state: direction_of(parts, state)
+        _, record = probes.fit_law(algorithm, real.sample, key, marks, batch, record=seen, priors=priors)
         return jnp.mean(record[config.train.steps // 2 :], axis=0)
 
     return directions(jnp.array(GAPS))
