@@ -34,6 +34,7 @@ BENCHMARKS = {
     "start": "Start",
     "seeds": "Seeds",
     "guidance_cost": "Cost of guidance",
+    "restore_speed": "Restoration",
     "compile_table": "Train steps compiled ahead of time",
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "k-diffusion", "diffusers")
