@@ -24,7 +24,7 @@ DPS and tuned MCG are equal to 0.2 dB. The step has a constant length, so with 6
 paper they are too short for that. Above replacement DPS is by 1.9 dB on pixels, but by 0.5 dB on averages.
 
 `get_config("paper")`: the FFHQ prior at 256x256 (here on CelebA-HQ, which TFDS has), 1,000 ancestral steps, scales
-`PUBLISHED`; the paper reports FID 33.87 and LPIPS 0.212 for random inpainting of FFHQ.
+`PUBLISHED`.
 """
 
 import functools
