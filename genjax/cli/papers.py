@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAPER_FIELDS = {"number": int, "title": str, "year": int, "arxiv": str, "family": str, "kind": str}
+BEGIN, END = "<!-- papers -->", "<!-- end -->"  # of the README's tables
 KINDS = ("method", "study", "survey", "theory")  # a method's `get_config` has the scale "paper"
 
 
@@ -141,12 +142,56 @@ def catalogue(root=None, results=None):
     ]
 
 
+def _held(slug, results):
+    """("K of N", links) of results/SLUG.json; empty where there is none."""
+    path = Path(results or results_root()) / f"{slug}.json"
+    if not path.is_file():
+        return "", ""
+    claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    held = sum(claim["verdict"] == "holds" for claim in claims.values())
+    return f"{held} of {len(claims)}", f"[figures](results/{slug}.json), [picture](results/{slug}.png)"
+
+
+def table(root=None, results=None):
+    """The README's list of papers: one Markdown table a family, with the verdicts of the committed results."""
+    rows = catalogue(root, results)
+    lines = []
+    for family in sorted({row["family"] for row in rows}):
+        members = [row for row in rows if row["family"] == family]
+        held = sum(row["verdict"] == "holds" for row in members)
+        lines += [f"### {family}", "", f"{len(members)} papers; all claims hold in {held}.", ""]
+        lines += ["| | paper | claims that hold | verdict | result |", "|---|---|---|---|---|"]
+        for row in members:
+            claims, links = _held(row["slug"], results)
+            paper = f"[{row['title']}](experiments/{family}/{row['slug']}.py)"
+            source = f"({row['year']}, [{row['arxiv']}](https://arxiv.org/abs/{row['arxiv']}))"
+            lines.append(f"| {row['number']:03d} | {paper} {source} | {claims} | {row['verdict']} | {links} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write_readme(path):
+    """Puts `table()` between the README's marks. Raises ValueError where it lacks them."""
+    text = path.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{path.name}: expected the marks {BEGIN!r} and {END!r}")
+    path.write_text(f"{head}{begin}\n\n{table()}\n{end}{tail}", encoding="utf-8")
+
+
 def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print the catalogue as JSON")
+    parser.add_argument("--readme", action="store_true", help="write the tables of papers into the clone's README.md")
 
 
 def run(args):
     """Prints the catalogue. Returns the exit code."""
+    if args.readme:
+        if clone_root() is None:
+            raise ValueError("--readme: expected to run from a clone, found an installed package")
+        write_readme(clone_root() / "README.md")
+        return 0
     rows = catalogue()
     if args.json:
         print(json.dumps(rows, indent=1))
