@@ -86,12 +86,12 @@ def test_the_catalogue_needs_no_jax():
 def test_papers_prints_what_the_results_say(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(papers, "results_root", lambda: tmp_path)
     (tmp_path / "edm.json").write_text('{"verdict": "fails"}')
-    assert papers.run(SimpleNamespace(json=True)) == 0
+    assert papers.run(SimpleNamespace(json=True, readme=False)) == 0
     rows = {row["slug"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["edm"]["verdict"] == "fails" and rows["ddpm"]["verdict"] == "not run"
     assert rows["ddpm"]["number"] == 23 and rows["ddpm"]["family"] == "diffusion"
     assert rows["ddpm"]["kind"] == "method" and rows["vdmpp"]["kind"] == "theory"
-    assert papers.run(SimpleNamespace(json=False)) == 0
+    assert papers.run(SimpleNamespace(json=False, readme=False)) == 0
     said = capsys.readouterr().out
     assert re.search(r"23  ddpm +diffusion +method +not run +Denoising Diffusion Probabilistic Models", said)
     (tmp_path / "edm.json").write_text("{")
