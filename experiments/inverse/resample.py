@@ -101,11 +101,13 @@ class Coder:
         """Images or vectors -> latents [B, 24]."""
         x = x.reshape(len(x), -1)
         mean = CODER.apply({"params": self.params}, x, jnp.zeros((len(x), LATENT)))[1]
-        return (mean - self.mean) / self.scale
+        return (mean - jnp.atleast_2d(self.mean)) / jnp.atleast_2d(self.scale)
 
     def decode(self, z):
         """Latents -> images [B, 8, 8, 1]."""
-        x = CODER.apply({"params": self.params}, z * self.scale + self.mean, method="decode")
+        x = CODER.apply(
+            {"params": self.params}, z * jnp.atleast_2d(self.scale) + jnp.atleast_2d(self.mean), method="decode"
+        )
         return x.reshape(-1, *inverse.SHAPE)
 
 

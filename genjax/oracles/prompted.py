@@ -29,7 +29,7 @@ class Prompted:
 
     def weights(self, prompt):
         """Probabilities of the components, [B, K], under prompts [B, K]."""
-        return jax.nn.softmax(self.law.log_weights[None] + self.offset + prompt, axis=-1)
+        return jax.nn.softmax(self.law.log_weights[None] + jnp.atleast_2d(self.offset) + prompt, axis=-1)
 
     def denoiser(self, process):
         """E[x0 | x_t, C] as a Denoiser; without a prompt that of C = offset."""
@@ -37,7 +37,7 @@ class Prompted:
         def denoiser(x, t, cond=None, key=None):
             size = (x.shape[0], self.law.log_weights.shape[0])
             prompt = jnp.zeros(size, x.dtype) if cond is None else cond[self.name]
-            prompt = jnp.broadcast_to(prompt + self.offset, size)
+            prompt = jnp.broadcast_to(prompt + jnp.atleast_2d(self.offset), size)
             a, s = (jnp.broadcast_to(jnp.reshape(c, -1), x.shape[:1]) for c in (process.alpha(t), process.sigma(t)))
 
             def one(x, c, a, s):
