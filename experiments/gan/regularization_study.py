@@ -19,6 +19,7 @@ Reported, as a finding whichever way it falls: whether the gap between the best 
 normalization is smaller than the spread over seeds (`no loss wins`), in the picture's title.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from genjax import metrics
@@ -103,7 +104,7 @@ def measure(config, key, priors):
         size = min(500, len(x))
         return judged.frechet(x, real), metrics.kid(judged.features(x), features, subsets=20, subset_size=size)[0]
 
-    keys = fold(np.broadcast_to(key, len(RATES)), 0)
+    keys = jnp.stack([fold(key, 0)] * len(RATES))  # one start and one order of the data for both rates
     x = grid.play(config, keys, {"learning_rate": np.array(RATES)}, config.eval.num)[1]
     fd, kid = (failures_as_worst(v, w) for v, w in zip(np.array([scores(s) for s in x]).T, scores(blank)))
     diverged = float(np.mean([not np.isfinite(s).all() for s in x]))
