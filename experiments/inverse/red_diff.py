@@ -6,7 +6,7 @@ One estimate mu is fitted by gradient descent to the measurement and, over all n
 residual without a gradient through it. Rules fixed before the runs:
 
 A. `gaussian`, exact: N(m, S) in d = 8, four random measurements, levels drawn evenly, plain gradient descent at rate
-   0.5, 3,000 steps: the mean over 256 runs is within 3 % of the point where the expected gradient vanishes (that is
+   0.1, 6,000 steps: the mean over 256 runs is within 3 % of the point where the expected gradient vanishes (that is
    affine in mu and solved for), every seed. Reported: how far the pseudo-inverse is.
 B. `inpaint` (60 % missing, no noise) and `blur` (0.8 pixels, noise 0.05): digits, a trained prior, 64 held-out
    images, 200 steps, Adam at rate 0.03, lambda among 0.05 and 0.25 and DPS's scale tuned on other images. Pass, means
@@ -18,6 +18,11 @@ C. Cost: no gradient of the denoiser, and at most 0.6 of DPS's seconds (least of
    seeds.
 D. `modes`: ten Gaussians, two of which explain y with posterior weights .56 and .44. Reported: shares of 200 runs
    near each and how far from a mode they end: it seeks modes and is no posterior sampler.
+
+Seen in a first run, whose A diverged at rate 0.5 (2 over a curvature of about 6 is the limit): B's margins over
+lambda = 0 (5.9 and 8.4 dB) and over ascending levels (2.9 dB) hold, and it is 0.5 and 1.0 dB above DPS; a constant
+weight was 0.3 dB better than sigma / alpha on inpainting, the missing pixels' error 0.52 of that with random eps, and
+the seconds 0.69 and 0.85 of DPS's, on a busy machine.
 
 `get_config("paper")`: ADM at 256x256, unconditional (ImageNet in the paper, CelebA-HQ here), 1,000 steps, settings
 `PUBLISHED`.
@@ -58,7 +63,7 @@ STRENGTHS = (0.05, 0.25)
 SCALES = (0.3, 0.6, 1.0, 2.0)
 PUBLISHED = {"strength": 0.25, "steps": 1000}
 ADAM = optax.adam(0.03, 0.9, 0.99)
-SGD = optax.sgd(0.5)
+SGD = optax.sgd(0.1)  # the largest curvature of the data term is about 6
 PROCESS = gaussian.vp()
 TASKS = {"inpaint": (random(inverse.SHAPE, 0.6), 0.0), "blur": (blur(inverse.SHAPE, 0.8), 0.05)}
 
@@ -119,7 +124,7 @@ def measure_gaussian(config, key):
     operator = dense(rng.normal(size=(4, 8)))
     y = measured(fold(key, 0), operator, Gaussian(0.1), prior.sample(fold(key, 1), 1)).y
     problem = Measurement(operator, Gaussian(0.1), jnp.repeat(y, runs, axis=0))
-    steps = 3000 if config.scale == "small" else 4
+    steps = 6000 if config.scale == "small" else 4
     x = red_diff(config, fold(key, 2), prior, problem, order="random", optimizer=SGD, steps=steps)
     exact = jax.jit(stationary, static_argnums=4)(prior, operator, y[0], 0.25, steps)
     relative = lambda x: jnp.linalg.norm(x - exact) / jnp.linalg.norm(exact)
