@@ -62,6 +62,8 @@ def get_config(scale="small"):
     config.network = {"name": "unet", "channels": 16, "multipliers": (1, 2), "num_blocks": 1, "attention": (4,)}
     config.train.batch_size = 32 if scale == "small" else 4
     config.train.steps = 1000 if scale == "small" else 20
+    if scale == "smoke":  # what costs is the compiling of blocks
+        config.network.update({"multipliers": (1,), "attention": ()})
     return config
 
 

@@ -286,6 +286,7 @@ def test_published_step_size():
     data = gaussian_data(jnp.asarray(MEAN, jnp.float32), jnp.asarray(COV, jnp.float32))
     x, m = jax.random.normal(jax.random.key(0), (3, D)), measurement(3)
     r = jnp.linalg.norm(m.y - m.operator.forward(data.denoiser(PROCESS)(x, 0.5).x0), axis=1)
+
     def step(scale, squared):
         solver = posterior_gradient(ddim(0.0), m, scale, squared)
         return solver.step(None, data.denoiser(PROCESS), PROCESS, solver.init(x, 0.5), 0.5, 0.4)[0].x

@@ -319,7 +319,11 @@ def test_auxiliary_head():
 def test_san_head_stops_the_gradients_of_the_paper(num_classes):
     # Spec: the loss on `fun` cannot turn omega, the one on `dir` cannot move h, scale or b; the output is both.
     f, head = normal(4, 5), make_head("san", num_classes)
-    params = {"bias": normal(5, seed=1), "scale": jnp.full((), 1.7, jnp.float32), "direction": normal(num_classes + 1, 5, seed=2)}
+    params = {
+        "bias": normal(5, seed=1),
+        "scale": jnp.full((), 1.7, jnp.float32),
+        "direction": normal(num_classes + 1, 5, seed=2),
+    }
     assert jax.eval_shape(head.init, KEY, f, LABEL)["params"] == jax.eval_shape(lambda: params)
     apply = lambda p, f: head.apply({"params": p}, f, LABEL)
 
