@@ -27,6 +27,13 @@ converge on the single Gaussian (0.29), where all other rules held. A trial over
 baseline's handicap: from He's weights it covers 6.5 of 8 modes on average after 1,500 steps (SW2 0.26). So both are
 now played from both.
 
+Two claims fail. `late`: SW2 is 0.120 against 0.216 for wgan_gp (a ratio of 0.55) but 0.149 for ptgan_gp (0.80, at most
+0.75 asked): tempering with the ordinary penalty catches up; the specification's trial too had the gain
+shrink with longer training. `control`: on the single Gaussian, where wgan_gp is played from He's weights alone and
+ptgan from LeCun's, wgan_gp ends at 0.23, ptgan at 0.07. So the control
+does not show a baseline that converges, and how much of wgan_gp's gap on the ring is its slow convergence at one
+update of the critic a step, and how much the modes, is not told apart here.
+
 `get_config("paper")`: CIFAR-10 with algorithm 3's numbers (one update each, Adam 1e-4 (0, 0.9), penalty 100); the
 networks are the residual ones of WGAN-GP.
 """
