@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 def use_cache():
     """Keeps compiled programs in the cache folder, so that the next run of one compiles nothing."""
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     from genjax.metrics.features import cache_dir
 
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    folder = str(cache_dir() / "compiled")
+    if jax.config.jax_compilation_cache_dir != folder:
+        compilation_cache.reset_cache()  # JAX stays with the first folder that the process used
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

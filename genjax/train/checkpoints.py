@@ -17,6 +17,8 @@ import logging
 import os
 import re
 import shutil
+import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -245,21 +247,52 @@ class Writer:
         return max(_steps(self.directory), default=None)
 
     def __enter__(self):
-        logging.getLogger("absl").addFilter(_told_below)
+        self._loud_again = _hush()
         return self
 
     def __exit__(self, kind, error, trace):
+        failed = kind is not None and issubclass(kind, OSError)
         try:
             if kind is None:
                 self.wait()
+        except OSError:
+            failed = True
+            raise
         finally:
             self._manager.close()
-            logging.getLogger("absl").removeFilter(_told_below)
+            if not failed:  # threads that gave up a write go on talking until the process ends
+                self._loud_again()
 
 
-def _told_below(record):
-    """A log filter: without the pages that Orbax's threads log of an error which `_write_error` tells in a line."""
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+def _hush():
+    """Drops the pages that threads of Orbax and TensorStore print of an error which `_write_error` tells in a line.
+
+    Returns:
+      A function that undoes it.
+    """
+    loggers, hook = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
+
+    def no_page(raised):
+        if str(raised.exc_value) != "Event loop is closed":
+            hook(raised)
+
+    for logger in loggers:
+        logger.addFilter(_not_of_a_write)
+    sys.unraisablehook = no_page
+    warnings.filterwarnings("ignore", "coroutine '.*write_fragment' was never awaited", RuntimeWarning)
+
+    def undo():
+        for logger in loggers:
+            logger.removeFilter(_not_of_a_write)
+        sys.unraisablehook = hook
+
+    return undo
+
+
+def _not_of_a_write(record):
+    """A log filter: no errors of Orbax, and of asyncio none of a write that nobody waited for."""
+    text = f"{record.pathname} {record.exc_info and record.exc_info[1]} {record.getMessage()}"
+    return record.levelno < logging.ERROR or not ("orbax" in text or "OCDBT" in text)
 
 
 def _write_error(directory, step, error):

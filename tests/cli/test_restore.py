@@ -1,12 +1,10 @@
 """`genjax restore` from images to folders, with a prior trained for some steps; every bad input of issue and user."""
 
 import json
-import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -20,23 +18,6 @@ from genjax.processes import gaussian
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "experiments" / "diffusion" / "edm_digits.py") + ":smoke"
-OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Cached files of this module's runs, apart from the user's."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = {name: getattr(jax.config, name) for name in OPTIONS}
-    old, os.environ["GENJAX_CACHE"] = os.environ.get("GENJAX_CACHE"), str(folder)
-    yield folder
-    os.environ.pop("GENJAX_CACHE") if old is None else os.environ.update(GENJAX_CACHE=old)
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
