@@ -14,7 +14,8 @@ A. `tokens`: six tokens of four from a fixed Markov chain, masked diffusion in 1
    least 60 % of the reward that the exact value gains, its distance at least 1.5 times as large.
 B. `digits`: a mixture fitted to the digits with exact denoiser, reward = minus the number of neighbouring pixels
    that differ after quantization to three levels, which has no gradient; M = 10, 50 ancestral steps, posterior-mean
-   values, 500 samples. Pass, means over seeds: mean reward at least that of the best of 10 runs plus half a standard
+   values, 500 samples. Pass, means over seeds: mean reward at least that of the best of 11 runs, which ask the
+   denoiser at least as often (each step of SVDD asks for itself and for its 10 candidates), plus half a standard
    deviation of the base's rewards; the share that a classifier recognizes (largest probability at least 0.8) at
    least 0.8 of the base's; mean distance between samples at least 0.6 of the base's.
 
@@ -144,7 +145,7 @@ def measure_digits(config, key):
     greedy = best_of_candidates(ddpm(), posterior_mean_value(smoothness), count, 0.0)
     arms = {
         "base": lambda keys: one(keys, ddpm()),
-        "best_of": lambda keys: best_of_runs(keys, lambda k: one(k, ddpm()), smoothness, count),
+        "best_of": lambda keys: best_of_runs(keys, lambda k: one(k, ddpm()), smoothness, count + 1),
         "candidates": lambda keys: one(keys, greedy),
     }
     metrics = {}
@@ -190,7 +191,7 @@ CLAIMS = {
         ),
     ),
     "b_reward": (
-        "digits: the mean reward is at least that of the best of 10 runs plus half the base's standard deviation",
+        "digits: the mean reward is at least that of the best of 11 runs plus half the base's standard deviation",
         lambda t: _digits(t, "reward_candidates") >= _digits(t, "reward_best_of") + 0.5 * _digits(t, "spread_base"),
     ),
     "b_natural": (
