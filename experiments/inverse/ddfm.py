@@ -129,8 +129,13 @@ def measure(config, key, priors):
     i, v, masks = scene.infrared, scene.visible, scene.masks
     problem = Measurement(TwoSensors(SHAPE), Gaussian(0.0), jnp.concatenate([i, v], axis=-1))
     alone = lambda form: em_alone(luminance(i), luminance(v), form, steps)[..., None]
+
+    def fuse(form):
+        return inverse.restore(fold(key, 2), "ddfm", prior, PROCESS, problem, steps=steps, grid="uniform", form=form)[0]
+
     found = {
-        "ddfm": inverse.restore(fold(key, 2), "ddfm", prior, PROCESS, problem, steps=steps, grid="uniform")[0],
+        "ddfm": fuse("mirrored"),
+        "consistent": fuse("consistent"),
         "unguided": unguided(fold(key, 2), prior, jnp.zeros_like(i), steps),
         "average": (i + v) / 2,
         "maximum": jnp.maximum(i, v),
@@ -138,6 +143,7 @@ def measure(config, key, priors):
         "em_consistent": alone("consistent"),
         "infrared": i,
         "visible": v,
+        "clean": scene.clean,
     }
     size = lambda a: jnp.sum(jnp.abs(a), axis=(1, 2, 3))
     metrics = {}

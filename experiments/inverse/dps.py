@@ -67,7 +67,7 @@ PUBLISHED = {"random": {"scale": 0.5, "steps": 1000}, "super_resolution": {"scal
 def get_config(scale="small"):
     if scale == "paper":
         return inverse.published_config(1000000, 8)
-    return inverse.prior_config(scale)
+    return inverse.digits_config(scale)
 
 
 VARIANTS = {"gaussian": {"part": "gaussian"}, "mixture": {"part": "mixture"}, "digits": {}}

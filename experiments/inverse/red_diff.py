@@ -9,7 +9,7 @@ A. `gaussian`, exact: N(m, S) in d = 8, four random measurements, levels drawn e
    0.1, 6,000 steps: the mean over 256 runs is within 3 % of the point where the expected gradient vanishes (that is
    affine in mu and solved for), every seed. Reported: how far the pseudo-inverse is.
 B. `inpaint` (60 % missing, no noise) and `blur` (0.8 pixels, noise 0.05): digits, a trained prior, 64 held-out
-   images, 200 steps, Adam at rate 0.03, lambda among 0.05 and 0.25 and DPS's scale tuned on other images. Pass, means
+   images, 200 steps, Adam at rate 0.03, lambda among STRENGTHS and DPS's scale tuned on other images. Pass, means
    over seeds: PSNR at least 5 dB above lambda = 0 and at most 1.2 dB below DPS with 200 steps on both tasks; on
    inpainting the weight sigma / alpha at least 0.3 dB above a constant one (each at its best lambda), descending
    levels at least 2 dB above ascending; the missing pixels' error at most half of that with a prior that answers
@@ -59,7 +59,7 @@ PAPER = {
 }
 PRIORS = ("dps",)
 SEEDS = 3
-STRENGTHS = (0.05, 0.25)
+STRENGTHS = (0.01, 0.05, 0.25)
 SCALES = (0.3, 0.6, 1.0, 2.0)
 PUBLISHED = {"strength": 0.25, "steps": 1000}
 ADAM = optax.adam(0.03, 0.9, 0.99)

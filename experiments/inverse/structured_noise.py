@@ -48,8 +48,8 @@ PAPER = {
 }
 PRIORS = ("dps",)
 SEEDS = 3
-SCALES = {"pigdm": (0.5, 1.0, 2.0), "dps": (0.1, 0.3, 1.0, 3.0)}
-ASSUMED = [(std, scale) for std in (0.3, 0.5, 0.7) for scale in (0.5, 1.0)]
+SCALES = {"pigdm": (0.5, 1.0, 2.0, 3.0), "dps": (0.1, 0.3, 1.0, 3.0)}
+ASSUMED = [(std, scale) for std in (0.15, 0.3, 0.5, 0.7) for scale in (0.5, 1.0)]
 PUBLISHED = {"method": "pigdm", "signal_scale": 0.93, "noise_scale": 0.88, "steps": 600}
 PROCESS = gaussian.edm(0.01, 20.0)
 PATTERNS = {"lines": patterns.lines, "rings": patterns.rings}

@@ -50,6 +50,19 @@ def prior_config(scale, steps=4000, **groups):
     )
 
 
+def digits_config(scale):
+    """The config of the digits' prior that the experiment `dps` trains and others use: 256 wide, at rate 2e-3.
+
+    128 wide at rate 1e-3 it had not learned enough in as many steps: the mean squared error of x0 on held-out digits
+    was .101 at sigma / alpha = 0.8, where `digit_mixture` has .080.
+    """
+    config = prior_config(scale)
+    config.optimizer.learning_rate = 2e-3
+    if scale == "small":
+        config.network.width = 256
+    return config
+
+
 def small_config(scale, **fields):
     """The config of an experiment whose priors are exact or another's; `fields` at the top."""
     config = prior_config(scale)
@@ -116,7 +129,7 @@ def trained(config, state, spec=None):
 
 def digits_prior(priors, scale):
     """The prior that the experiment `dps` trains; vectors and images of the digits alike."""
-    return trained(prior_config(scale), priors["dps"])
+    return trained(digits_config(scale), priors["dps"])
 
 
 def fit_prior(key, x, steps, width=128):
