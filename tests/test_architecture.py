@@ -31,6 +31,7 @@ LEVELS = {
 }
 EQUALS = {("inverse", "guidance"), ("editing", "guidance")}  # equals that may be imported
 HEAVY = {"absl", "tensorflow", "torch"}
+EXECUTING = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}  # reading runs the file's code
 MAX_LINES = 450
 
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -93,6 +94,8 @@ def test_file(path):
     assert not wrong, f"{room_of(path)} may not import {wrong}"
     heavy = [name for name in imports_at_start(tree) if name.split(".")[0] in HEAVY]
     assert not heavy, f"imported at start: {heavy}"
+    executing = [name for name in imports(tree) if name.split(".")[0] in EXECUTING]
+    assert not executing, f"stored data is arrays and JSON, got {executing}"
     lines = source.count("\n")
     assert lines <= MAX_LINES, f"{lines} lines, at most {MAX_LINES}: split it by idea"
     assert not source.strip() or ast.get_docstring(tree), "no module docstring"

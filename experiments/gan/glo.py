@@ -33,7 +33,7 @@ from ml_collections import ConfigDict
 from genjax.algorithms.glo import ball, fit_codes, project_ball
 from genjax.cli import runner_features as judged
 from genjax.cli import runner_gan as run
-from genjax.cli.runner import check_scale
+from genjax.cli.runner_scales import check_scale
 from genjax.core.keys import fold, sample_keys
 from genjax.data.views import few, numbered
 from genjax.inverse.generator import invert_generator

@@ -27,7 +27,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from genjax.algorithms.particles import kernel_critic, particles, trained_critic
-from genjax.cli.runner import check_scale
+from genjax.cli.runner_scales import check_scale
 from genjax.core.keys import fold, normal, uniform
 from genjax.data.toys import oracle
 from genjax.losses.kernel_critic import KERNEL_GAMES, mmd2, mmd2_rate

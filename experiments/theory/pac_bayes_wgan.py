@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from genjax.algorithms.games import LATENTS
 from genjax.algorithms.gan import gan
 from genjax.cli import runner_default as run
-from genjax.cli.runner import check_scale
+from genjax.cli.runner_scales import check_scale
 from genjax.core.keys import fold
 from genjax.data.toys import oracle
 from genjax.losses.adversarial import wasserstein

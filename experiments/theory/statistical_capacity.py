@@ -44,7 +44,7 @@ from genjax.algorithms.games import LATENTS
 from genjax.algorithms.gan import gan, trained_generator
 from genjax.algorithms.supervised import supervised
 from genjax.cli import runner_default as run
-from genjax.cli.runner import check_scale
+from genjax.cli.runner_scales import check_scale
 from genjax.core.denoiser import make_denoiser
 from genjax.core.keys import draw, fold, normal
 from genjax.losses import times, weightings

@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 from genjax.algorithms.diffusion import diffusion, trained_denoiser
 from genjax.cli import runner_default as run
-from genjax.cli.runner import check_scale
+from genjax.cli.runner_scales import check_scale
 from genjax.core.denoiser import make_denoiser
 from genjax.core.keys import fold, normal, uniform
 from genjax.core.prediction import with_x0

@@ -7,7 +7,7 @@ An experiment module (see CONTRIBUTING.md) has
   SEEDS       how many seeds a full run takes (default 3)
   get_config(scale)   "small", "smoke" and, for methods, "paper" -> ConfigDict
   VARIANTS    name -> {dotted config key: value}
-  train(config, key, priors) -> pytree of arrays      (optional)
+  train(config, key, priors) -> tree of arrays        (optional; which trees: `runner_store`)
   measure(config, key, priors) -> {metric: scalar}    (optional: the default samples and evaluates)
   CLAIMS      name -> (statement, rule(table) -> bool)
   figure(table, path)                                 (optional)
@@ -17,7 +17,8 @@ share one training; `measure` finds what it returned in `priors[slug]`, beside t
 
 A measurement is cached under the hash of its config, its seed and the source it ran: the
 experiment and every genjax module that it imports, comments and docstrings aside. An interrupted
-run goes on where it stopped, and a changed formula is measured again.
+run goes on where it stopped, and a changed formula is measured again. What the cache holds is arrays and JSON:
+reading it runs no code, and a file that cannot be read is told of and made anew.
 """
 
 import ast
@@ -27,7 +28,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import pickle
 import tempfile
 import time
 import traceback
@@ -36,8 +36,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCALES = ("small", "smoke")  # of every experiment
-RUNNER_FIELDS = ("part", "scale")  # set in every config by `base_config`
+from genjax.cli import runner_store
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -103,17 +103,6 @@ def load(experiment):
         if not hasattr(module, name):
             raise ExperimentError(f"{experiment.slug}: expected {name} in the experiment, found none")
     return module
-
-
-def check_scale(scale):
-    """Whether `scale` is "smoke" (else "small"): for experiments whose config is their own.
-
-    Raises:
-      ValueError: another scale. A method takes "paper" before it asks.
-    """
-    if scale not in SCALES:
-        raise ValueError(f"scale: expected 'small', 'smoke' or, for a method, 'paper', got {scale!r}")
-    return scale == "smoke"
 
 
 def base_config(module, scale):
@@ -242,10 +231,11 @@ class Runner:
       experiments: slug -> Experiment, from `find_experiments`.
       cache: folder for measurements and trainings, None to keep nothing.
       scale: the scale handed to `get_config`.
+      say: takes a line for each file of the cache that cannot be read.
     """
 
-    def __init__(self, experiments, cache=None, scale="small"):
-        self.experiments, self.cache, self.scale = experiments, cache, scale
+    def __init__(self, experiments, cache=None, scale="small", say=print):
+        self.experiments, self.cache, self.scale, self.say = experiments, cache, scale, say
         self._modules, self._sources, self._trainings = {}, {}, {}
 
     def module(self, slug):
@@ -318,20 +308,34 @@ class Runner:
         start = time.perf_counter()
         with failing("train", path=self.experiments[slug].path):
             result = function(config.lock(), jax.random.key(seed), {k: p.result for k, p in priors.items()})
-            result = jax.tree.map(np.asarray, result)
+            result = runner_store.as_arrays(result)
         training = self._trainings[name] = Training(name, time.perf_counter() - start, result)
         if self.cache:
-            write_atomically(self._training_path(slug, name), pickle.dumps(training[1:]))
+            kept = {"seconds": training.seconds, "result": result}
+            write_atomically(self._training_path(slug, name), runner_store.dumps(kept))
         return training
 
     def _training_path(self, slug, name):
-        return Path(self.cache) / "trainings" / slug / f"{name}.pickle"
+        return Path(self.cache) / "trainings" / slug / f"{name}.npz"
 
     def _stored_training(self, slug, name):
-        if name not in self._trainings and self.cache and self._training_path(slug, name).is_file():
-            with open(self._training_path(slug, name), "rb") as file:
-                self._trainings[name] = Training(name, *pickle.load(file))
+        if name not in self._trainings and self.cache:
+            kept = self._stored(self._training_path(slug, name), _read_training)
+            if kept is not None:
+                self._trainings[name] = Training(name, *kept)
         return self._trainings.get(name)
+
+    def _stored(self, path, read):
+        """read(bytes of a file of the cache); None where there is none, or none that can be read."""
+        if not path.is_file():
+            return None
+        try:
+            return read(path.read_bytes())
+        except (OSError, ValueError) as error:
+            self.say(f"warning: {path.parent.name}: {path.name} in the cache is damaged, made anew: {error}")
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
 
     def training_seconds(self, slug, name):
         """Wall seconds that a training took, 0 where it is not kept any more."""
@@ -357,9 +361,9 @@ class Runner:
         prior_hashes = sorted(p.hash for p in priors.values())
         name = f"{variant}-{seed}-{_hash(slug, config.to_dict(), seed, self.source(slug), prior_hashes)}.json"
         path = self.cache and Path(self.cache) / "measurements" / slug / name
-        if path and path.is_file():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return Measurement(**stored), True
+        stored = self._stored(path, _read_measurement) if path else None
+        if stored is not None:
+            return stored, True
         training = self.train(slug, config, seed, priors)
         given = {k: p.result for k, p in priors.items()}
         if training is not None:
@@ -378,6 +382,23 @@ class Runner:
         if path:
             write_atomically(path, json.dumps(measurement._asdict()).encode())
         return measurement, False
+
+
+def _read_training(data):
+    kept = runner_store.loads(data)
+    if not isinstance(kept, dict) or set(kept) != {"seconds", "result"}:
+        raise ValueError("expected seconds and a result")
+    return float(kept["seconds"]), kept["result"]
+
+
+def _read_measurement(data):
+    try:
+        measurement = Measurement(**json.loads(data))
+        for value in measurement.metrics.values():
+            float(value)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"expected a measurement ({error})") from None
+    return measurement
 
 
 def _scalar(name, value):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from genjax import build
 from genjax.algorithms.diffusion import trained_denoiser
-from genjax.cli.runner import RUNNER_FIELDS
+from genjax.cli.runner_scales import RUNNER_FIELDS
 from genjax.core.keys import fold
 from genjax.core.types import Algorithm
 from genjax.train import generation

@@ -5,7 +5,7 @@ from functools import cache
 from ml_collections import ConfigDict
 
 from genjax import data
-from genjax.cli.runner import check_scale
+from genjax.cli.runner_scales import check_scale
 from genjax.metrics.features import data_stats
 from genjax.metrics.frechet import frechet_distance
 

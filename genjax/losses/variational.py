@@ -7,11 +7,23 @@ from genjax.core.keys import fold, per_sample
 from genjax.core.numerics import bcast, mean_except_batch
 from genjax.core.types import Prediction
 from genjax.losses.denoising import draw_times, error
-from genjax.losses.elbo import decoder_law, decoder_nll, transition_kl
+from genjax.losses.elbo import VARIANCES, decoder_law, decoder_nll, transition_kl
 from genjax.losses.times import discrete, level_index
 
 
-def variational(process, steps, times=None, *, levels=256, simple=0.0, scale=1.0, stop_mean=False, low=-1.0, high=1.0):
+def variational(
+    process,
+    steps,
+    times=None,
+    *,
+    levels=256,
+    variance="predicted",
+    simple=0.0,
+    scale=1.0,
+    stop_mean=False,
+    low=-1.0,
+    high=1.0,
+):
     """The bound of a chain of `steps` levels, one term a sample, in bits an element.
 
     A sample's loss is  (simple ||eps - eps_hat||^2 + scale steps term_i)  P_uniform(i) / P(i),  where
@@ -23,6 +35,8 @@ def variational(process, steps, times=None, *, levels=256, simple=0.0, scale=1.0
       steps: length of the chain.
       times: sampler of levels, `times.discrete` (None) or `times.second_moment` (importance sampling).
       levels: number of values of the data in [low, high], 0 for continuous data.
+      variance: of the chain's steps, "lower" (beta-tilde), "upper" (beta) or "predicted" (`Prediction.v`), as in
+        `elbo.chain_bound`: a fixed one decides the weights of the levels.
       simple: factor of the simple loss (mean squared eps error).
       scale: factor of the bound.
       stop_mean: the bound trains `Prediction.v` alone: no gradient reaches x0 and eps through it.
@@ -31,8 +45,10 @@ def variational(process, steps, times=None, *, levels=256, simple=0.0, scale=1.0
       Loss -> ([B], aux); aux as in `denoising`, and "vlb" [B], the term times steps in bits an element.
 
     Raises:
-      ValueError: fewer than 2 steps, or times that are not levels of this chain.
+      ValueError: fewer than 2 steps, times that are not levels of this chain, or an unknown variance.
     """
+    if variance not in VARIANCES:
+        raise ValueError(f"variance: expected one of {VARIANCES}, got {variance!r}")
     base = discrete(process, steps)
     times = base if times is None else times
     if times.steps != steps:
@@ -48,9 +64,9 @@ def variational(process, steps, times=None, *, levels=256, simple=0.0, scale=1.0
         first = i == 0
         # the first level is the decoder's; the KL there is computed at level 2 and not used
         s = level_time(jnp.where(first, 0, i - 1))
-        kl = transition_kl(process, pred, true, jnp.where(first, level_time(1), t), s, "predicted", mean_except_batch)
+        kl = transition_kl(process, pred, true, jnp.where(first, level_time(1), t), s, variance, mean_except_batch)
         shown = pred._replace(x0=jnp.where(bcast(first, x0), pred.x0, x0))  # elsewhere no wild numbers, and no gradient
-        law = decoder_law(process, shown, level_time(0), level_time(1), "predicted")
+        law = decoder_law(process, shown, level_time(0), level_time(1), variance)
         decoder = decoder_nll(law, x0, levels, low, high, mean_except_batch)
         return jnp.where(first, decoder, kl) / jnp.log(2.0)
 

@@ -1,12 +1,15 @@
-"""The runner on a fake catalogue: table, verdicts, resuming, shared trainings, atomic writes."""
+"""The runner on a fake catalogue: table, verdicts, resuming, shared trainings, what the cache keeps, atomic writes."""
 
+import io
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
-from genjax.cli import papers, reproduce
+from genjax.cli import papers, reproduce, runner_store
 from genjax.cli import runner_report as report
 from genjax.cli.main import main
 from genjax.cli.runner import ExperimentError, Runner, source_files, source_hash, variant_config, write_atomically
@@ -129,6 +132,107 @@ def test_an_interrupted_run_resumes(catalogue, tmp_path):
     first = json.dumps(content["variants"])
     (tmp_path / "cache").rename(tmp_path / "old")
     assert json.dumps(run(catalogue, "trained", tmp_path)[0]["variants"]) == first
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"junk"])
+def test_a_damaged_cache_is_made_anew(catalogue, tmp_path, damage):
+    """Catches a crash on a file that was cut off, and a damaged file that stays and is told of in every run."""
+    first, _ = run(catalogue, "trained", tmp_path)
+    for folder in ("trainings", "measurements"):
+        for path in (tmp_path / "cache" / folder).rglob("*.*"):
+            path.write_bytes(damage(path.read_bytes()))
+    before, lines = notes(catalogue), []
+    runner = Runner(catalogue, cache=tmp_path / "cache", say=lines.append)
+    again = reproduce.reproduce(runner, catalogue["trained"], say=lambda line: None)
+    made = notes(catalogue)[len(before) :]
+    assert made.count("base") == 1 and made.count("train") == 4 and made.count("measure") == 6
+    assert len(lines) == 11 and all(line.startswith("warning: ") and "damaged" in line for line in lines)
+    assert not any("\n" in line for line in lines)
+    assert again["variants"] == first["variants"]
+    run(catalogue, "trained", tmp_path)
+    assert notes(catalogue) == before + made  # what was made anew is found
+
+
+class Foreign(NamedTuple):
+    a: int
+
+
+def test_trainings_come_back_as_they_were():
+    """Catches lost types: records, tuples and lists, names and whole numbers as keys, dtypes, axes of size 0."""
+    import jax.numpy as jnp
+
+    from genjax.core.types import State
+    from genjax.losses.times import SecondMoment
+
+    half = jnp.arange(3, dtype=jnp.bfloat16) / 3
+    tree = {
+        "snapshots": [(1, State(jnp.int32(5), {"net": {"w": jnp.ones((2, 0)), "b": half}}, ())), (2, None)],
+        "extra": SecondMoment(np.zeros((2, 3)), np.array([True, False])),
+        7: {"7": 0.5, "text": "a word", "empty": {}, "scalar": jnp.float32(2), "half": half[0]},
+    }
+    for kept in (runner_store.as_arrays(tree), runner_store.loads(runner_store.dumps(tree))):
+        assert type(kept["snapshots"]) is list and type(kept["snapshots"][0]) is tuple
+        state = kept["snapshots"][0][1]
+        assert type(state) is State and state.opt == () and type(kept["extra"]) is SecondMoment
+        assert kept["snapshots"][1][1] is None and set(kept) == {"snapshots", "extra", 7} and kept[7]["empty"] == {}
+        assert state.params["net"]["w"].shape == (2, 0) and kept["extra"].count.tolist() == [True, False]
+        assert state.step.dtype == np.int32 and kept["extra"].count.dtype == bool
+        for a, b in ((state.params["net"]["b"], half), (kept[7]["half"], half[0])):
+            assert a.dtype == jnp.bfloat16 and a.shape == b.shape and (a == np.asarray(b)).all()
+        assert all(type(kept[7][name]) is np.ndarray and kept[7][name].shape == () for name in ("7", "text", "scalar"))
+        assert kept[7]["text"] == "a word" and kept[7]["7"] == 0.5 and kept[7]["7"].dtype == np.float64
+
+
+def test_what_cannot_be_kept_is_refused(catalogue):
+    """Catches a training that would come back as something else; also without a cache, so that smoke runs find it."""
+    import jax
+
+    from genjax.processes import gaussian
+
+    for value, what in (
+        ({1, 2}, r"result\['a'\]\[1\]: expected arrays .* got builtins.set"),
+        (gaussian.ddpm(100), r"result\['a'\]\[1\]: expected arrays .* got genjax.processes.gaussian.Gaussian"),
+        (jax.random.key(0), r"result\['a'\]\[1\]: expected arrays"),
+        (np.array([None]), r"result\['a'\]\[1\]: expected arrays"),
+        (np.zeros(1, [("x", "f4")]), r"result\['a'\]\[1\]: expected arrays"),
+        (Foreign(1), r"result\['a'\]\[1\]: expected a NamedTuple of genjax, got .*Foreign"),
+        ({(1, 2): 0}, r"result\['a'\]\[1\]: expected text or whole numbers for keys, got \(1, 2\)"),
+    ):
+        with pytest.raises(TypeError, match=what):
+            runner_store.dumps({"a": [0, value]})
+    catalogue["base"].path.write_text(BASE.replace('{"b": jnp.asarray(config.train.b)}', "{1}"))
+    with pytest.raises(ExperimentError, match="seed 0: train: TypeError: result: expected arrays"):
+        reproduce.reproduce(Runner(catalogue, scale="smoke"), catalogue["base"], say=lambda line: None)
+
+
+def test_reading_a_training_runs_no_code(tmp_path):
+    """Catches files that bring objects or name classes to build."""
+    trap = tmp_path / "trap"
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (trap,)
+
+    def stored(structure, **arrays):
+        file = io.BytesIO()
+        np.savez(file, structure=np.frombuffer(json.dumps(structure).encode(), np.uint8), **arrays)
+        return file.getvalue()
+
+    for data in (
+        stored({"array": 0}, **{"0": np.array([Trap()], object)}),
+        stored({"array": 0, "dtype": "object"}, **{"0": np.zeros(1, np.uint64)}),
+        stored({"record": ["subprocess", "Popen"], "fields": {"args": {"array": 0}}}, **{"0": np.array("true")}),
+        stored({"record": ["genjax.cli.runner", "Runner"], "fields": {"experiments": None}}),
+        stored({"record": ["genjax.core.types", "State"], "fields": {"step": None}}),
+        stored({"set": []}),
+        stored({"array": 1}),
+        b"",
+    ):
+        with pytest.raises(ValueError, match="no tree of arrays can be read"):
+            runner_store.loads(data)
+    assert not trap.exists()
+    with np.load(io.BytesIO(stored({}, **{"0": np.array([Trap()], object)})), allow_pickle=True) as file:
+        assert len(file["0"]) == 1 and trap.exists()  # the trap is one
 
 
 def test_a_changed_experiment_is_measured_again_and_a_comment_is_not(catalogue, tmp_path):
@@ -279,7 +383,6 @@ def test_errors_name_what_was_wrong(catalogue, tmp_path):
 
 def test_figures_are_drawn(catalogue, tmp_path):
     """Catches a figure hook that breaks after hours of measuring."""
-    import numpy as np
 
     min_snr = Runner(papers.find_experiments()).module("min_snr")
     table = {arm: {f"fd_{i / 10:.1f}": np.array([1.0, 2.0]) for i in range(1, 11)} for arm in min_snr.VARIANTS}
@@ -329,7 +432,6 @@ def test_an_experiment_may_be_a_config_alone(tmp_path):
 def test_snapshots_do_not_change_a_training():
     """Catches keys or data that depend on where a training is cut."""
     import jax
-    import numpy as np
 
     from genjax import build
     from genjax.cli import runner_default, runner_digits

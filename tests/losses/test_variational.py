@@ -55,6 +55,21 @@ def test_terms_are_those_of_the_chain():
     np.testing.assert_allclose(aux["vlb"], value, rtol=1e-6)
 
 
+def test_fixed_variances_are_the_ends_of_the_learned_one():
+    """Upper is v = 1 at every level, whatever the network says; lower is v = 0, with the decoder of v = 1."""
+    key = jax.random.key(2)
+
+    def value(b, variance="predicted"):
+        models = {"denoiser": denoiser_of({"a": 0.3, "b": b}), "times": each_level}
+        return variational(PROCESS, STEPS, levels=17, variance=variance)(key, models, {"x": X})[0]
+
+    low, high = value(0.0), value(1.0)
+    np.testing.assert_allclose(value(0.4, "upper"), high, rtol=1e-5)
+    np.testing.assert_allclose(value(0.4, "lower")[1:], low[1:], rtol=1e-5)
+    np.testing.assert_allclose(value(0.4, "lower")[0], high[0], rtol=1e-5)
+    assert np.abs(low[1:] / high[1:] - 1).min() > 0.01
+
+
 def test_hybrid_trains_the_mean_by_the_simple_loss_alone():
     """d/d(mean) is that of L_simple exactly, d/d(variance) that of scale L_vlb: catches a missing stop-gradient."""
     key, params = jax.random.key(1), {"a": 0.3, "b": 0.4}
@@ -136,6 +151,8 @@ def test_importance_sampling_keeps_the_mean_and_lowers_the_variance():
 
 
 def test_bad_steps():
+    with pytest.raises(ValueError, match="variance: expected one of"):
+        variational(PROCESS, STEPS, variance="beta")
     with pytest.raises(ValueError, match="steps"):
         variational(PROCESS, 1)
     with pytest.raises(ValueError, match=f"times: expected a sampler of {STEPS} levels"):
