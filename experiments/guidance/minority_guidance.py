@@ -11,11 +11,22 @@ last bin. Rules fixed before the runs:
    least 70 % of all samples within 3 std of a mode; rising over w = 0, 1, 3, 6; the lowest bin at w = 1 at most half
    of the unguided mass, labels permuted less than 1.5 times it; noise raised by 1.1 and 1.2 in ancestral steps does
    not reach 0.3 with 70 % near the modes.
-2. `digits`: classes 0, 1 and 7, the 7 at 5 %, an MLP prior of 3,000 steps, score at t = 0.6 in pixels. Pass, means
-   over seeds: AUC at least 0.7; the share of 7 at the best of w = 1, 3, 6 at least 3 times the unguided one, where
-   the mean largest probability of a classifier is at least 0.8; permuted labels less than 1.5 times.
+2. `digits`: classes 0, 1 and 7, the 7 at 5 %, an MLP prior of 3,000 steps, score at t = 0.6 by the distance of a
+   classifier's features, scaled to length 1 as in LPIPS. Pass, means over seeds: AUC at least 0.7; the share of 7 at
+   the best of w = 1, 3, 6 at least 3 times the unguided one, where the mean largest probability of another classifier
+   is at least 0.8; permuted labels less than 1.5 times.
+3. `mixture`: the same rule with an exact prior of the same three classes, a mixture fitted to them, and 8,000 draws of
+   it as the data.
 
-Reported: the mean distance to the fifth neighbour and the local outlier factor with respect to the data.
+Part 2 failed a first run, and part 3 was added to see why. The prior, then an MLP of 128 trained on eps, left the
+unguided samples themselves at a mean probability of 0.80 (with 2 % of sevens, not 5), so that none of w = 1, 3, 6
+reached 0.8 (0.68, 0.76, 0.79, with 4, 7 and 8 times the sevens): it is now 256 wide and trained on v. The score, then
+in pixels, finds strange pictures of the common classes as readily as sevens: with the exact prior 0.19 of its last bin
+are sevens (AUC 0.86), and guidance cannot go beyond that (0.17 at w = 3), against 0.42 (AUC 0.97) by features, which
+is also what the paper does. Permuted labels raised the share of sevens 1.3, 2.4 and 3.8 times: the classifier can
+memorize the 300 pictures, and returns the sevens that chance put into the bin. The rules are as they were.
+
+Reported: the mean distance to the five nearest of the data (AvgkNN) and the local outlier factor.
 
 `get_config("paper")`: the unconditional prior on ImageNet at 64x64.
 """
@@ -33,8 +44,12 @@ from genjax.cli import runner_digits as digits
 from genjax.cli import runner_guidance as guides
 from genjax.core.keys import fold
 from genjax.core.laws import Normal
+from genjax.core.numerics import safe_div, safe_norm
 from genjax.data.spec import DataSpec
 from genjax.guidance import chain, classifier, clip_x0, minority_score, quantile_labels
+from genjax.guidance.minority import squared_error
+from genjax.networks import MLPClassifier
+from genjax.oracles.gaussian import FullMixture
 from genjax.oracles.mixture import Mixture
 from genjax.solvers import ddim, ddpm, generate, grids, map_law
 
@@ -62,12 +77,13 @@ def get_config(scale="small"):
         scale,
         3000,
         process={"name": "vp"},
-        denoiser={"target": "eps", "scale_input": False},
-        loss={"name": "denoising", "time_sampler": {"name": "uniform"}, "weighting": {"name": "eps"}},
+        network={"name": "mlp", "width": 16 if scale == "smoke" else 256, "depth": 1 if scale == "smoke" else 3},
+        denoiser={"target": "v", "scale_input": False},
+        loss={"name": "denoising", "time_sampler": {"name": "uniform"}, "weighting": {"name": "v"}},
     )
 
 
-VARIANTS = {"plane": {"part": "plane"}, "digits": {"part": "digits"}}
+VARIANTS = {part: {"part": part} for part in ("plane", "digits", "mixture")}
 
 
 def rare_digits(key):
@@ -80,26 +96,52 @@ def rare_digits(key):
     return x[rows], label[rows]
 
 
-def scored(config, key, denoiser, x, t):
+def rare_mixture():
+    """(law of the same three classes, 7 at 5 %, class of each component)."""
+    law, classes = guides.digit_mixture(class_weights=[9.5, 9.5, 1, 1, 1, 1, 1, 1, 1, 1])
+    rows = np.flatnonzero(np.isin(classes, (0, 1, 7)))
+    return FullMixture(jax.tree.map(lambda leaf: leaf[rows], law.components), law.log_weights[rows]), classes[rows]
+
+
+def scored(config, key, denoiser, x, t, distance=squared_error):
     """Minority scores [N] at t."""
     process = build.process(config)
-    draw = jax.jit(lambda key, x: minority_score(key, denoiser, process, x, t, 5))
+    draw = jax.jit(lambda key, x: minority_score(key, denoiser, process, x, t, 5, distance))
     return np.asarray(draw(key, jnp.asarray(x)))
+
+
+def perceptual(process, key, steps):
+    """(a, b) -> squared distance [B] of the features of a classifier of all the clean digits, scaled to length 1."""
+    x, label = guides.labelled()
+    params = guides.fit_classifier(process, key, {"x": x, "label": label}, steps, clean=True)
+
+    def unit(x):
+        found = MLPClassifier(num_classes=guides.CLASSES).apply({"params": params}, x)[1]
+        return safe_div(found, safe_norm(found, axis=1, keepdims=True))
+
+    return lambda a, b: jnp.sum((unit(a) - unit(b)) ** 2, axis=1)
 
 
 def train(config, key, priors):
     """The data, the prior (digits), the scores, and classifiers of their bins: true and permuted."""
     small, process = config.scale == "small", build.process(config)
+    many, state = 8000 if small else 200, {}
     if config.part == "plane":
-        x, component = (np.asarray(a) for a in PLANE.sample(fold(key, 0), 8000 if small else 200))
-        rare, denoiser, state, t = component > 0, PLANE.denoiser(process), {}, 0.5
+        x, component = (np.asarray(a) for a in PLANE.sample(fold(key, 0), many))
+        rare, denoiser, t = component > 0, PLANE.denoiser(process), 0.5
+    elif config.part == "mixture":
+        law, classes = rare_mixture()
+        x, component = (np.asarray(a) for a in law.sample(fold(key, 0), many))
+        rare, denoiser, t = classes[component] == 7, law.denoiser(process), 0.6
     else:
         x, label = rare_digits(fold(key, 0))
         plan = build.plan(run.model_config(config))
         algorithm = build.algorithm(run.model_config(config), SPEC)
         state = run.fit(algorithm, {"x": x}, key, plan.steps, plan.batch_size)[-1][1]
         rare, denoiser, t = label == 7, guides.denoiser_of(config, SPEC, state)[0], 0.6
-    score = scored(config, fold(key, 1), denoiser, x, t)
+    pixels = score = scored(config, fold(key, 1), denoiser, x, t)
+    if config.part != "plane":
+        score = scored(config, fold(key, 1), denoiser, x, t, perceptual(process, fold(key, 7), 600 if small else 20))
     bins = quantile_labels(score, BINS)
     shuffled = np.random.default_rng(run.seed_of(fold(key, 2))).permutation(bins)
     fit = functools.partial(guides.fit_classifier, process, steps=1500 if small else 20, classes=BINS)
@@ -107,20 +149,20 @@ def train(config, key, priors):
         "x": x,
         "rare": rare,
         "score": score,
+        "pixels": pixels,
         "state": state,
         "true": fit(fold(key, 3), {"x": x, "label": bins}),
         "permuted": fit(fold(key, 4), {"x": x, "label": shuffled}),
     }
 
 
-def outlying(real, x, small):
-    """(mean distance to the fifth real neighbour, mean local outlier factor) of samples."""
+def outlying(real, small):
+    """x -> (mean distance to the five nearest of the data, mean local outlier factor) of samples."""
     from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
-    count = 5 if small else 2
-    distance = NearestNeighbors(n_neighbors=count).fit(real).kneighbors(x)[0].mean()
-    factor = -LocalOutlierFactor(n_neighbors=20 if small else 2, novelty=True).fit(real).score_samples(x).mean()
-    return float(distance), float(factor)
+    near = NearestNeighbors(n_neighbors=5 if small else 2).fit(real)
+    factor = LocalOutlierFactor(n_neighbors=20 if small else 2, novelty=True).fit(real)
+    return lambda x: (near.kneighbors(x)[0].mean(), -factor.score_samples(x).mean())
 
 
 def measure(config, key, priors):
@@ -129,9 +171,14 @@ def measure(config, key, priors):
     trained, small, process = priors["minority_guidance"], config.scale == "small", build.process(config)
     plane = config.part == "plane"
     n, steps = ((4000, 100) if plane else (1000, 50)) if small else (40, 4)
-    denoiser = PLANE.denoiser(process) if plane else guides.denoiser_of(config, SPEC, trained["state"])[0]
+    denoiser = {
+        "plane": lambda: PLANE.denoiser(process),
+        "mixture": lambda: rare_mixture()[0].denoiser(process),
+        "digits": lambda: guides.denoiser_of(config, SPEC, trained["state"])[0],
+    }[config.part]()
     net, grid = guides.classifier_net(process, BINS), grids.uniform(process, steps)
-    like, last = jnp.zeros((n, *trained["x"].shape[1:])), [] if plane else [clip_x0()]
+    like, last = jnp.zeros((n, *trained["x"].shape[1:])), [clip_x0()] if config.part == "digits" else []
+    away = outlying(trained["x"], small)
 
     @jax.jit
     def draw(key, params, weight, target):
@@ -152,7 +199,7 @@ def measure(config, key, priors):
         else:
             p = guides.probabilities(np.clip(x, -1, 1))
             found = {"minority": np.mean(p.argmax(axis=1) == 7), "near": p.max(axis=1).mean()}
-        distance, factor = outlying(trained["x"], x, small)
+        distance, factor = away(x)
         return {**found, "neighbour": distance, "outlier": factor}
 
     top = BINS - 1
@@ -160,7 +207,9 @@ def measure(config, key, priors):
     arms |= {"lowest": draw(fold(key, 5), trained["true"], 1.0, 0)}
     arms |= {f"permuted_w{w:g}": draw(fold(key, 5), trained["permuted"], w, top) for w in WEIGHTS[1:]}
     arms |= {f"heated_{f}": heated(fold(key, 6), f) for f in (1.1, 1.2)}
-    metrics = {"auc": roc_auc_score(trained["rare"], trained["score"])}
+    rare, bins = trained["rare"], quantile_labels(trained["score"], BINS)
+    metrics = {"auc": roc_auc_score(rare, trained["score"]), "auc_pixels": roc_auc_score(rare, trained["pixels"])}
+    metrics["rare_in_last_bin"] = rare[bins == top].mean()
     for name, x in arms.items():
         metrics |= {f"{name}_{m}": v for m, v in report(x).items()}
     return metrics
@@ -176,11 +225,10 @@ def _permuted(table, part):
     )
 
 
-def _digits_gain(table):
-    good = [w for w in WEIGHTS[1:] if _mean(table, "digits", f"w{w:g}_near") >= 0.8]
-    return bool(good) and max(_mean(table, "digits", f"w{w:g}_minority") for w in good) >= 3 * _mean(
-        table, "digits", "w0_minority"
-    )
+def _gain(table, part):
+    good = [w for w in WEIGHTS[1:] if _mean(table, part, f"w{w:g}_near") >= 0.8]
+    shares = [_mean(table, part, f"w{w:g}_minority") for w in good]
+    return max(shares, default=0.0) >= 3 * _mean(table, part, "w0_minority")
 
 
 CLAIMS = {
@@ -212,7 +260,15 @@ CLAIMS = {
         ),
     ),
     "digits": (
-        "digits: the rare class is at least 3 times as frequent, at a mean confidence of 0.8; permuted below 1.5",
-        lambda t: _digits_gain(t) and _permuted(t, "digits"),
+        "digits: the rare class is at least 3 times as frequent, at a mean confidence of 0.8",
+        lambda t: _gain(t, "digits"),
+    ),
+    "mixture": (
+        "an exact prior of the digits: the AUC is at least 0.7, and the rule of the digits holds",
+        lambda t: _mean(t, "mixture", "auc") >= 0.7 and _gain(t, "mixture"),
+    ),
+    "permuted": (
+        "digits, and their exact prior: permuted labels change the share less than 1.5 times at every w",
+        lambda t: _permuted(t, "digits") and _permuted(t, "mixture"),
     ),
 }
