@@ -73,7 +73,7 @@ def generator_gradients(config, state, key, count):
     """
     config = ConfigDict(model_config(config).to_dict())
     config.g_optimizer = {"name": "sgd", "learning_rate": 1.0}
-    config.algorithm.simultaneous = True
+    config.algorithm.simultaneous, config.algorithm.n_critic = True, 1
     algorithm, plan = runner_gan.game(config).algorithm, build.plan(config)
     arrays = {name: jnp.asarray(a) for name, a in runner_gan.dataset(config).arrays.items()}
     size = len(arrays["x"])
