@@ -119,7 +119,7 @@ def supported(operator, method):
 
 
 def draw(operator, method, images, draws, steps):
-    """(x [images, draws, H, W, C], evaluations, seconds of a run without compiling)."""
+    """(x [images, draws, H, W, C], evaluations, processor seconds of a run without compiling)."""
     if method == REFERENCE:
         laws = exact(operator, images)
         return np.stack([law.sample(fold(jax.random.key(1), i), draws) for i, law in enumerate(laws)]), 0, 0.0
@@ -132,9 +132,9 @@ def draw(operator, method, images, draws, steps):
 
     arguments = jax.random.key(1), prior(), m._replace(y=jnp.repeat(m.y, draws, axis=0))
     compiled = jax.jit(program).lower(*arguments).compile()
-    began = time.perf_counter()
+    began = time.process_time()
     x = np.asarray(compiled(*arguments))
-    return x.reshape(images, draws, *SHAPE), sampler.nfe, time.perf_counter() - began
+    return x.reshape(images, draws, *SHAPE), sampler.nfe, time.process_time() - began
 
 
 def distance(x, laws):
@@ -230,8 +230,8 @@ def page(found, images):
         f"noise {STD}; {STEPS} steps; held-out digits, PSNR, SSIM and squared distance of features (of a classifier of "
         "digits, scaled to length 1) of the mean over draws. The error of the mean is in standard deviations of the "
         "exact posterior, that of the covariance relative in Frobenius norm: the row of exact draws shows what is left "
-        "of either for so few draws. Seconds are of the run without compiling. One setting a method for all operators: "
-        "what is written in `benchmarks/restore_table.py`; no method is tuned.",
+        "of either for so few draws. Seconds are the processor's, one core, all draws, without compiling. One setting "
+        "a method for all operators: what is written in `benchmarks/restore_table.py`; no method is tuned.",
         "",
         "A method is left out where the operator lacks what it needs (`PosteriorSampler.needs`). Not here, as they "
         "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ".",
