@@ -1,9 +1,10 @@
 """Trainings as bytes: trees of arrays in one .npz, their structure as JSON in it. To read one runs no foreign code.
 
-A tree is made of dicts with names or whole numbers for keys, lists, tuples, None, NamedTuples of genjax
-(`core.types.State`, states of samplers and controllers) and, as leaves, whatever NumPy takes for an array of numbers,
-truth values or text. A NamedTuple is kept as its name and its fields, and comes back as the class that genjax has
-under that name now, if it still has these fields; no other class is ever looked up, and no array of objects is read.
+A tree is made of dicts with names or whole numbers for keys, lists, tuples, None, NamedTuples of genjax and optax
+(`core.types.State`, states of samplers, controllers and optimizers) and, as leaves, whatever NumPy takes for an array
+of numbers, truth values or text. A NamedTuple is kept as its name and its fields, and comes back as the class that
+genjax or optax has under that name now, if it still has these fields; no other class is ever looked up, and no array
+of objects is read.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import json
 import numpy as np
 
 STRUCTURE = "structure"  # the entry that holds the JSON; arrays are "0", "1", ...
+PACKAGES = ("genjax", "optax")  # whose NamedTuples are kept
 KINDS = "biufcUS"  # of dtypes that .npz files keep
 
 
@@ -28,6 +30,7 @@ def as_arrays(tree, place="result"):
     if tree is None:
         return None
     kind = type(tree)
+    name = f"{kind.__module__}.{kind.__qualname__}"
     if kind is dict:
         for key in tree:
             if type(key) not in (str, int):
@@ -37,15 +40,16 @@ def as_arrays(tree, place="result"):
         return kind(as_arrays(value, f"{place}[{i}]") for i, value in enumerate(tree))
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         if _record(kind.__module__, kind.__qualname__) is not kind:
-            raise TypeError(f"{place}: expected a NamedTuple of genjax, got {kind.__module__}.{kind.__qualname__}")
+            raise TypeError(
+                f"{place}: expected a NamedTuple of genjax or optax, got {kind.__module__}.{kind.__qualname__}"
+            )
         return kind(*(as_arrays(value, f"{place}.{name}") for name, value in zip(tree._fields, tree, strict=True)))
     try:
         leaf = np.asarray(tree)
     except Exception:  # what __array__ of a foreign object raises, such as that of a typed key
         leaf = np.empty((), object)
     if leaf.dtype.kind not in KINDS and not _extension(leaf.dtype):
-        what = f"{kind.__module__}.{kind.__qualname__}"
-        raise TypeError(f"{place}: expected arrays in dicts, lists, tuples, NamedTuples of genjax or None, got {what}")
+        raise TypeError(f"{place}: expected arrays in dicts, lists, tuples, NamedTuples or None, got {name}")
     return leaf
 
 
@@ -83,7 +87,7 @@ def loads(data):
     """The tree of `dumps`.
 
     Raises:
-      ValueError: bytes that are not those of `dumps`, or damaged, or with a NamedTuple that genjax no longer has.
+      ValueError: bytes that are not those of `dumps`, or damaged, or with a NamedTuple that is no longer there.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
@@ -111,8 +115,8 @@ def _decode(node, file):
 
 
 def _record(module, name):
-    """The NamedTuple class of genjax with this name, None where there is none."""
-    if module.partition(".")[0] != __package__.partition(".")[0]:
+    """The NamedTuple class of genjax or optax with this name, None where there is none."""
+    if module.partition(".")[0] not in PACKAGES:
         return None
     try:
         kind = getattr(importlib.import_module(module), name, None)

@@ -160,6 +160,7 @@ class Foreign(NamedTuple):
 def test_trainings_come_back_as_they_were():
     """Catches lost types: records, tuples and lists, names and whole numbers as keys, dtypes, axes of size 0."""
     import jax.numpy as jnp
+    import optax
 
     from genjax.core.types import State
     from genjax.losses.times import SecondMoment
@@ -167,15 +168,17 @@ def test_trainings_come_back_as_they_were():
     half = jnp.arange(3, dtype=jnp.bfloat16) / 3
     tree = {
         "snapshots": [(1, State(jnp.int32(5), {"net": {"w": jnp.ones((2, 0)), "b": half}}, ())), (2, None)],
+        "opt": optax.adam(1e-3).init({"w": jnp.ones(2)}),
         "extra": SecondMoment(np.zeros((2, 3)), np.array([True, False])),
-        7: {"7": 0.5, "text": "a word", "empty": {}, "scalar": jnp.float32(2), "half": half[0]},
+        7: {"7": 0.5, "text": "a word", "empty": optax.EmptyState(), "scalar": jnp.float32(2), "half": half[0]},
     }
     for kept in (runner_store.as_arrays(tree), runner_store.loads(runner_store.dumps(tree))):
         assert type(kept["snapshots"]) is list and type(kept["snapshots"][0]) is tuple
         state = kept["snapshots"][0][1]
         assert type(state) is State and state.opt == () and type(kept["extra"]) is SecondMoment
-        assert kept["snapshots"][1][1] is None and set(kept) == {"snapshots", "extra", 7} and kept[7]["empty"] == {}
+        assert kept["snapshots"][1][1] is None and set(kept) == {*tree} and type(kept[7]["empty"]) is optax.EmptyState
         assert state.params["net"]["w"].shape == (2, 0) and kept["extra"].count.tolist() == [True, False]
+        assert type(kept["opt"][0]) is optax.ScaleByAdamState and kept["opt"][0].mu["w"].shape == (2,)
         assert state.step.dtype == np.int32 and kept["extra"].count.dtype == bool
         for a, b in ((state.params["net"]["b"], half), (kept[7]["half"], half[0])):
             assert a.dtype == jnp.bfloat16 and a.shape == b.shape and (a == np.asarray(b)).all()
@@ -195,7 +198,7 @@ def test_what_cannot_be_kept_is_refused(catalogue):
         (jax.random.key(0), r"result\['a'\]\[1\]: expected arrays"),
         (np.array([None]), r"result\['a'\]\[1\]: expected arrays"),
         (np.zeros(1, [("x", "f4")]), r"result\['a'\]\[1\]: expected arrays"),
-        (Foreign(1), r"result\['a'\]\[1\]: expected a NamedTuple of genjax, got .*Foreign"),
+        (Foreign(1), r"result\['a'\]\[1\]: expected a NamedTuple of genjax or optax, got .*Foreign"),
         ({(1, 2): 0}, r"result\['a'\]\[1\]: expected text or whole numbers for keys, got \(1, 2\)"),
     ):
         with pytest.raises(TypeError, match=what):
