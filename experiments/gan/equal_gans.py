@@ -107,7 +107,7 @@ def probes(key):
 
 def manifold(config, key):
     """Precision of images, and recall of a generator of small triangles, on the manifold of triangles."""
-    n = 20 if config.scale == "smoke" else 200
+    n = 20 if config.scale == "smoke" else 100
     seed = run.seed_of(fold(key, 7)) % 2**20
     real = data.load("triangles", split="test", num=n, seed=seed).arrays["x"]
     small = data.load("triangles", split="test", num=n, seed=seed, radius=(0.3, SMALL)).arrays["x"]
@@ -185,16 +185,14 @@ def figure(table, path):
     """A heat map of all trials, sorted, and the budget curves."""
     from matplotlib.figure import Figure
 
+    from genjax.cli.runner_heat_map import heat_map
     from genjax.cli.runner_report import save_figure
 
     picture = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = picture.subplots(1, 2, width_ratios=(3, 2))
     values = np.stack([np.sort(trials(table, loss)) for loss in LOSSES])
-    image = left.imshow(np.log10(values), aspect="auto", cmap="viridis")
-    for i, row in enumerate(values):
-        for j, value in enumerate(row):
-            left.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=6, color="white")
-    left.set(yticks=range(len(LOSSES)), yticklabels=LOSSES, xlabel="trial, best first", title="FD of every trial")
+    image = heat_map(left, values, LOSSES, (), size=6)
+    left.set(xlabel="trial, best first", title="FD of every trial")
     picture.colorbar(image, ax=left, label="log10 FD")
     for loss, curve in budgets(table).items():
         right.plot(np.arange(1, TRIALS + 1), curve, "o-", label=loss)

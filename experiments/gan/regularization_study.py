@@ -161,18 +161,15 @@ def figure(table, path):
     """A heat map of the cells' scores with the spread over seeds, and FD against KID."""
     from matplotlib.figure import Figure
 
+    from genjax.cli.runner_heat_map import heat_map
     from genjax.cli.runner_report import save_figure
 
     picture = Figure(figsize=(11, 3.4), layout="constrained")
     left, right = picture.subplots(1, 2, width_ratios=(3, 2))
     values = np.array([[score(table, f"{n}_{k}") for k in KINDS] for n in LOSSES])
-    image = left.imshow(np.log10(values), aspect="auto", cmap="viridis")
-    for i, n in enumerate(LOSSES):
-        for j, k in enumerate(KINDS):
-            runs = table[f"{n}_{k}"][f"fd_{best(table, f'{n}_{k}')}"]
-            text = f"{values[i, j]:.1f}\n±{np.std(runs, ddof=1):.1f}"
-            left.text(j, i, text, ha="center", va="center", fontsize=7, color="white")
-    left.set(xticks=range(len(KINDS)), xticklabels=KINDS, yticks=range(len(LOSSES)), yticklabels=LOSSES)
+    spread = lambda cell: np.std(table[cell][f"fd_{best(table, cell)}"], ddof=1)
+    texts = [[f"{score(table, f'{n}_{k}'):.1f}\n±{spread(f'{n}_{k}'):.1f}" for k in KINDS] for n in LOSSES]
+    image = heat_map(left, values, LOSSES, KINDS, texts)
     picture.colorbar(image, ax=left, label="log10 FD")
     kind, winner, gap, spread = no_loss_wins(table)
     verdict = "no loss wins" if gap < spread else f"{winner} wins"
@@ -181,6 +178,7 @@ def figure(table, path):
         fd, kid = ([score(table, f"{n}_{k}", m) for k in KINDS] for m in ("fd", "kid"))
         right.loglog(fd, kid, "o", label=n)
     right.set(xlabel="FD", ylabel="KID")
+    right.tick_params(which="both", labelsize=6)
     right.legend(fontsize=7)
     picture.suptitle("Regularization and normalization on the digits (arXiv 1807.04720)", fontsize=9)
     save_figure(picture, path)

@@ -199,23 +199,24 @@ def figure(table, path):
     """Heat maps of the cells in both spaces, and the other branches."""
     from matplotlib.figure import Figure
 
+    from genjax.cli.runner_heat_map import heat_map
     from genjax.cli.runner_report import save_figure
 
     picture = Figure(figsize=(12, 3.4), layout="constrained")
     panels = picture.subplots(1, 3)
     for axis, space in zip(panels, SPACES):
         values = scores(table, space).reshape(len(LOSSES), len(KINDS))
-        axis.imshow(np.log10(values), aspect="auto", cmap="viridis")
-        for i, j in np.ndindex(values.shape):
-            axis.text(j, i, f"{values[i, j]:.1f}", ha="center", va="center", fontsize=8, color="white")
-        axis.set(xticks=range(len(KINDS)), xticklabels=list(KINDS), yticks=range(len(LOSSES)), yticklabels=list(LOSSES))
+        heat_map(axis, values, LOSSES, KINDS, size=8)
         axis.set_title(f"FD, {space}", fontsize=9)
     others = ("cond_none", "cond_ac", "cond_pd", "cond_d2d", "few_plain", "few_diffaug")
-    for space in SPACES:
-        panels[2].plot(others, [table[name][f"fd_{space}"].mean() for name in others], "o-", label=f"FD, {space}")
-    accuracy = [100 * table[name]["accuracy"].mean() for name in others[:4]]
-    panels[2].plot(others[:4], accuracy, "s--", label="accuracy, %")
-    panels[2].tick_params(axis="x", labelsize=7, rotation=20)
+    place = np.arange(len(others))
+    for i, space in enumerate(SPACES):
+        panels[2].bar(
+            place + 0.4 * i - 0.2, [table[o][f"fd_{space}"].mean() for o in others], 0.4, label=f"FD, {space}"
+        )
+    told = [f"{name}\n{100 * table[name]['accuracy'].mean():.0f} %" for name in others[:4]]
+    panels[2].set_xticks(place, told + list(others[4:]), fontsize=6)
+    panels[2].set_title("FD; in %: samples of the class asked for", fontsize=9)
     panels[2].legend(fontsize=7)
     picture.suptitle("A grid of GANs on the digits (arXiv 2206.09479)", fontsize=9)
     save_figure(picture, path)
