@@ -124,6 +124,10 @@ class _Stop:
             signal.signal(number, handler)
 
 
+# A program that runs once is not worth optimizing: half the compile time on CPU.
+_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def initial(algorithm, feed, seed, layout, priors=None):
     """The State before the first step, each piece born on the device that the layout gives it to."""
     arrays, indices = feed.take(0, 1)
@@ -134,7 +138,8 @@ def initial(algorithm, feed, seed, layout, priors=None):
 
     args = (jax.random.fold_in(jax.random.key(seed), 0), arrays, indices, priors or {})
     born = as_layout(layout).state(jax.eval_shape(init, *args))
-    return together(jax.jit(init, out_shardings=born), "init")(*args)
+    options = _RUN_ONCE if jax.default_backend() == "cpu" else None
+    return together(jax.jit(init, out_shardings=born, compiler_options=options), "init")(*args)
 
 
 def start(algorithm, feed, seed, directory, layout, priors=None, say=print):
