@@ -81,7 +81,7 @@ def total_variation(problem, weight, size, iterations):
 def measure(config, key, priors):
     small = config.scale == "small"
     n, steps = (3, 60) if small else (1, 4)
-    prior = inverse.fitted_prior(priors["mcg"], (256,), 192)
+    prior = inverse.fitted_prior(priors["mcg"], (256,), 256)
     truth = jax.jit(phantoms.volumes, static_argnums=(2, 3))(fold(key, 0), jnp.arange(n), DEPTH, SHAPE[0])
     views = radon(SHAPE, VIEWS)
     operator = slices(dense(matrix(views), SHAPE), DEPTH)

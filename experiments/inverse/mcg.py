@@ -53,6 +53,7 @@ PAPER = {
 PRIORS = ("dps",)
 SEEDS = 3
 SCALES = (0.3, 0.6, 1.0)
+WIDTH = 256  # of the prior of phantoms
 PUBLISHED = {"scale": 1.0, "steps": 1000}
 PROCESS = gaussian.vp()
 
@@ -88,9 +89,9 @@ def train(config, key, priors):
     """The prior of phantoms."""
     if config.part:
         return {}
-    n, steps = (8000, 4000) if config.scale == "small" else (64, 20)
+    n, steps = (8000, 6000) if config.scale == "small" else (64, 20)
     x = jax.jit(phantoms.slices, static_argnums=2)(fold(key, 9), jnp.arange(n), 16)
-    return inverse.fit_prior(key, np.asarray(x).reshape(n, -1), steps, 192)
+    return inverse.fit_prior(key, np.asarray(x).reshape(n, -1), steps, WIDTH)
 
 
 def go(config, key, prior, problem, scale):
@@ -132,7 +133,7 @@ def measure_digits(config, key, priors):
 
 
 def measure_ct(config, key, state):
-    prior, n = inverse.fitted_prior(state, (256,), 192), 64 if config.scale == "small" else 2
+    prior, n = inverse.fitted_prior(state, (256,), WIDTH), 64 if config.scale == "small" else 2
     test, tuning = (jax.jit(phantoms.slices, static_argnums=2)(fold(key, 10 + i), jnp.arange(n), 16) for i in (0, 1))
     operator = dense(matrix(radon((16, 16, 1), 6)), (16, 16, 1))
     found, problem, scale = compare(config, key, prior, operator, test, tuning)
