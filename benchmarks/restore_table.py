@@ -264,7 +264,6 @@ def main():
         if method in options.only and operator in options.operators:
             print(f"{operator} {method}", flush=True)
             write_json(place(operator, method), cell(operator, method, extractor))
-            jax.clear_caches()
     assemble()
 
 
