@@ -9,18 +9,19 @@ One pair of networks, told a temperature tau, learns the laws of alpha x_1 + (1 
 gradient penalty 10); `ptgan_gp` (tempering with the gradient penalty); `ptgan_r1` (r = 1: the generator learns the
 data's law alone, the penalty sees mixtures). A mode is covered where 1 % of 4,000 samples lie within three standard
 deviations; SW2 is the sliced W2 distance to fresh data. Networks in the plane feel the variance of their first
-weights, so each of the first three arms, on the ring and on a single Gaussian, is played from He's and (`_lecun`)
-from LeCun's, and the better one, by its mean SW2 at the time in question, counts for it. Rules, means over five seeds:
+weights, so each of the first three arms is played from He's and (`_lecun`) from LeCun's, and the better one, by
+its mean SW2 at the time in question, counts for it. Rules, means over five seeds:
 
 1. After 1,500 steps ptgan covers at least 6 modes, at least 2 more than wgan_gp and than ptgan_gp, and its SW2 is at
    most 0.65 of wgan_gp's.
 2. After 3,000 steps ptgan covers at least 7 modes with every seed, and its SW2 is at most 0.75 of both others'.
 3. Its samples at alpha = 1/2 (3,000 steps) have SW2 at most 0.45 to fresh (x_1 + x_2) / 2.
-4. On a single Gaussian (`one_*`, std 0.5) ptgan and wgan_gp converge: SW2 at most 0.15 after 3,000 steps.
+4. On a single Gaussian (`one_*`, std 0.5) both converge, each from the weights that are the better ones on the ring:
+   SW2 at most 0.15 after 3,000 steps.
 5. The trace of the covariance of the generator's gradient, over 50 batches at step 500, is at most 0.7 of wgan_gp's.
 
-Reported: ptgan_r1, a grid of 25 Gaussians (`grid_*`), and wgan_gp with five updates of the critic a step, on the ring
-and on the single Gaussian (`wgan_gp_five`, `one_wgan_gp_five`).
+Reported: ptgan_r1; a grid of 25 Gaussians (`grid_*`); wgan_gp on the single Gaussian from LeCun's weights, and there
+and on the ring with five updates of the critic a step (`_five`).
 
 The rules were fixed before a first run in which all arms had Glorot's weights, of variance 2 / (2 + 64) in the
 first layer: there ptgan was as good as from LeCun's, wgan_gp covered 0.8 modes after 1,500 steps (SW2 2.1) and did not
@@ -28,9 +29,12 @@ converge on the single Gaussian (0.29), where all other rules held. A trial over
 baseline's handicap: from He's weights it covers 6.5 of 8 modes on average after 1,500 steps (SW2 0.26). So both are
 now played from both.
 
-In a run after that, the control had wgan_gp from He's weights alone and ptgan from LeCun's (0.23 and 0.07): it now has
-both from both, as the ring. And since a baseline that does not converge on one Gaussian says nothing of modes, it is
-also played with five updates of the critic a step, as its paper has it.
+Two claims fail. `late`: SW2 is 0.120 against 0.216 for wgan_gp (a ratio of 0.55) but 0.149 for ptgan_gp (0.80, at most
+0.75 asked): tempering with the ordinary penalty catches up; the specification's trial too had the gain
+shrink with longer training. It is the better weights that lift that arm: from LeCun's it ends at 0.37. `control`: on
+the single Gaussian wgan_gp ends at 0.23, ptgan at 0.07. So the control does not show a baseline that converges, and how
+much of wgan_gp's gap on the ring is its slow convergence at one update of the critic a step, and how much the modes,
+is not told apart here; the arms of five updates were added for that after the run.
 
 `get_config("paper")`: CIFAR-10 with algorithm 3's numbers (one update each, Adam 1e-4 (0, 0.9), penalty 100); the
 networks are the residual ones of WGAN-GP.
@@ -86,16 +90,16 @@ LECUN = {"generator.kernel_init": "lecun", "discriminator.kernel_init": "lecun"}
 ONE = {"data": {"name": "ring", "modes": 1, "radius": 1.5, "std": 0.5, "n": 4000}}
 GRID = {"data": {"name": "grid", "n": 4000}}
 ARMS = {"ptgan": {}, "wgan_gp": PLAIN, "ptgan_gp": {"penalties": {"gradient_penalty": 10.0}}}
-CONTROL = ("ptgan", "wgan_gp")
 FIVE = {"algorithm": {"name": "gan", "n_critic": 5}}
 VARIANTS = {
     **ARMS,
     **{f"{arm}_lecun": {**LECUN, **others} for arm, others in ARMS.items()},
     "ptgan_r1": {**LECUN, "prepare.tempering.r": 1.0},
-    **{f"one_{arm}": {**ONE, **ARMS[arm]} for arm in CONTROL},
-    **{f"one_{arm}_lecun": {**LECUN, **ONE, **ARMS[arm]} for arm in CONTROL},
-    "wgan_gp_five": {**PLAIN, **FIVE},
+    "one_ptgan": {**LECUN, **ONE},
+    "one_wgan_gp": {**ONE, **PLAIN},
+    "one_wgan_gp_lecun": {**LECUN, **ONE, **PLAIN},
     "one_wgan_gp_five": {**ONE, **PLAIN, **FIVE},
+    "wgan_gp_five": {**PLAIN, **FIVE},
     "grid_ptgan": {**LECUN, **GRID},
     "grid_wgan_gp": {**GRID, **PLAIN},
 }
@@ -169,7 +173,7 @@ CLAIMS = {
     ),
     "control": (
         "on a single Gaussian both have SW2 at most 0.15 (means)",
-        lambda t: all(_best(t, f"one_{arm}")["sliced_w2_1.0"].mean() <= 0.15 for arm in CONTROL),
+        lambda t: all(t[f"one_{arm}"]["sliced_w2_1.0"].mean() <= 0.15 for arm in ("ptgan", "wgan_gp")),
     ),
     "gradients": (
         "the generator's gradient varies at most 0.7 as much as WGAN-GP's at a sixth of the steps (mean traces)",
