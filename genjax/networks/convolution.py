@@ -17,9 +17,13 @@ would lose forward mode, which Jacobian-vector products of a network need). How 
 chosen when the program is lowered, by its platform, so a program compiled ahead of time on a CPU
 machine for an accelerator gets the accelerator's forms: XLA's own there, and on CPU
 
+  conv    XLA's,
   conv_x  a plain convolution of the spread-out output gradient with the flipped, transposed kernel,
           kept from being folded back by an optimization barrier,
-  conv_k  one matrix product of the input's patches with the output gradient.
+  conv_k  a plain convolution of the transposed input with the transposed output gradient, kept likewise; with
+          strides, or with a batch of kernels, one matrix product of the input's patches with the output gradient;
+
+and wide 3x3 kernels of stride 1 with fewer multiplications, all three (`winograd`).
 """
 
 import functools
@@ -32,6 +36,8 @@ from flax import linen as nn
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from genjax.networks import winograd
 
 PATCH_LIMIT = 2**24  # elements; larger patch matrices are built one kernel row at a time
 
@@ -60,6 +66,8 @@ def _conv_x_cpu(g, k, *, sizes, strides, padding):
     pads = [(0, 0, 0), *((p, q, s - 1) for p, q, s in zip(low, high, strides)), (0, 0, 0)]
     flipped = lax.optimization_barrier(jnp.flip(k, range(k.ndim - 2)).swapaxes(-1, -2))
     if all(s == 1 for s in strides) and min(low + high) >= 0:
+        if winograd.suits(g, g.shape[-1], k.shape[-2], kernel, strides, sizes):
+            return winograd.conv(g, flipped, tuple(zip(low, high)))
         return _native(g, flipped, strides, tuple(zip(low, high)))
     spread = lax.pad(g, jnp.zeros((), g.dtype), pads)
     return _native(spread, flipped, (1,) * len(strides), ((0, 0),) * len(strides))
@@ -82,7 +90,7 @@ def _shifts(x, out, kernel, strides):
     return jnp.concatenate(windows, axis=-1) if len(windows) > 1 else windows[0]
 
 
-def _conv_k_cpu(x, g, *, kernel, strides, padding):
+def _patch_conv_k(x, g, *, kernel, strides, padding):
     out = g.shape[1:-1]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
     axes = tuple(range(g.ndim - 1))
@@ -102,7 +110,34 @@ def _conv_k_cpu(x, g, *, kernel, strides, padding):
     return dk.reshape(*kernel, x.shape[-1], g.shape[-1]).astype(g.dtype)
 
 
+def _conv_k_cpu(x, g, *, kernel, strides, padding):
+    # dk_a = sum_(b, o) x_(b, o + a) g_(b, o) is a convolution of x with g as its kernel, channels for batch. Laid
+    # out so explicitly, behind barriers, it keeps XLA's fast path inside loops too.
+    if any(s != 1 for s in strides):
+        return _patch_conv_k(x, g, kernel=kernel, strides=strides, padding=padding)
+    if winograd.suits(x, x.shape[-1], g.shape[-1], kernel, strides, g.shape[1:-1]):
+        return winograd.conv_k(x, g, padding)
+    last = x.ndim - 1
+    wide = jnp.promote_types(g.dtype, jnp.float32)
+    across = lax.optimization_barrier(jnp.swapaxes(x, 0, last))
+    filters = lax.optimization_barrier(jnp.moveaxis(g, 0, last - 1))
+    spatial = "DHW"[-(x.ndim - 2) :]
+    layout = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    dk = lax.conv_general_dilated(
+        across, filters, strides, padding, dimension_numbers=layout, preferred_element_type=wide
+    )
+    return jnp.moveaxis(lax.optimization_barrier(dk), 0, last - 1).astype(g.dtype)
+
+
 def _conv_native(x, k, *, strides, padding):
+    return _native(x, k, strides, padding)
+
+
+def _conv_cpu(x, k, *, strides, padding):
+    size = k.shape[:-2]
+    out = _out_sizes(x.shape[1:-1], size, strides, padding)
+    if min(map(min, padding)) >= 0 and winograd.suits(x, x.shape[-1], k.shape[-1], size, strides, out):
+        return winograd.conv(x, k, padding)
     return _native(x, k, strides, padding)
 
 
@@ -125,7 +160,7 @@ conv_p = _primitive(
         k.shape[-1],
     ),
     _conv_native,
-    _conv_native,
+    _conv_cpu,
 )
 conv_x_p = _primitive(
     "conv_x",
@@ -219,7 +254,7 @@ def _patch_conv_x(g, k, *, sizes, strides, padding):
 
 _batcher(conv_p, _patch_conv, _conv_native, merge=True)
 _batcher(conv_x_p, _patch_conv_x, _conv_x_native, merge=True)
-_batcher(conv_k_p, _conv_k_cpu, _conv_k_native, merge=False)
+_batcher(conv_k_p, _patch_conv_k, _conv_k_native, merge=False)
 
 
 def _varying(a):

@@ -1,0 +1,102 @@
+"""3x3 convolutions with 2.25 times fewer multiplications: F(2x2, 3x3) of Lavin and Gray (1509.09308), for CPU.
+
+Two outputs and three taps of a correlation along one axis need four products in the place of six,
+
+  y = A^T ((G k) * (B^T d)),
+
+with small fixed matrices B, G, A whose entries are 0, 1 and 1/2; along both axes, 16 in the place of 36. Each of the
+16 places is then a matrix product over channels. Tiles are taken a strip of the image at a time, so that what the
+transforms write stays in the processor's cache: measured on one core, 2 x 32 x 32 x 256 -> 256, 131 GF/s of the
+plain convolution's work against 91 of XLA's convolution, and 117 against 80 for the kernel's gradient.
+
+The sums differ from the plain ones by a few units of rounding (errors near 1e-6 of the largest output in float32).
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+MIN_CHANNELS = 96  # below, the transforms cost what the products save
+MIN_TILES = 64  # of an image: below, the kernel's transform does
+TILES = 256  # of a strip
+
+
+def suits(x, inputs, outputs, kernel, strides, out):
+    """Whether the form is to be used for x of a dtype; of sizes of one image alone, so that batches do not matter."""
+    if x.dtype != jnp.float32 or tuple(kernel) != (3, 3) or any(s != 1 for s in strides) or any(n % 2 for n in out):
+        return False
+    return min(inputs, outputs) >= MIN_CHANNELS and out[0] * out[1] >= 4 * MIN_TILES
+
+
+def _windows(d, axis):
+    """B^T d: of d with n + 2 values along `axis`, the four sums of each window of four, in front, n / 2 each."""
+    n = d.shape[axis] - 2
+    a, b, c, e = (lax.slice_in_dim(d, i, i + n - 1, 2, axis) for i in range(4))
+    return lax.optimization_barrier(jnp.stack([a - c, b + c, c - b, b - e]))
+
+
+def _pairs(d, axis):
+    """A d: of d with n values along `axis`, the four sums of each pair, in front, n / 2 each."""
+    a, b = lax.slice_in_dim(d, 0, None, 2, axis), lax.slice_in_dim(d, 1, None, 2, axis)
+    return lax.optimization_barrier(jnp.stack([a, a + b, a - b, -b]))
+
+
+def _taps(k):
+    """G k along the first axis, 3 to 4."""
+    return jnp.stack([k[0], (k[0] + k[1] + k[2]) / 2, (k[0] - k[1] + k[2]) / 2, k[2]])
+
+
+def _taps_back(u):
+    """G^T u along the first axis, 4 to 3."""
+    return jnp.stack([u[0] + (u[1] + u[2]) / 2, (u[1] - u[2]) / 2, (u[1] + u[2]) / 2 + u[3]])
+
+
+def _strips(out):
+    """(strips an image, their rows): halved while they hold more than `TILES` tiles and stay even."""
+    n, (h, w) = 1, out
+    while h % (4 * n) == 0 and h * w > 4 * n * TILES:
+        n *= 2
+    return n, h // n
+
+
+def _strip(x, i, n, rows, halo):
+    start = (i // n, (i % n) * rows, 0, 0)
+    return lax.dynamic_slice(x, start, (1, rows + halo, *x.shape[2:]))[0]
+
+
+def _padded(x, padding):
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
+
+
+def conv(x, k, padding):
+    """The correlation of x [B, H, W, C] with k [3, 3, C, O], ((low, high), (low, high)) zeros around."""
+    x = _padded(x, padding)
+    batch, out = x.shape[0], (x.shape[1] - 2, x.shape[2] - 2)
+    n, rows = _strips(out)
+    u = lax.optimization_barrier(_taps(_taps(k).swapaxes(0, 1)).reshape(16, *k.shape[2:]))  # columns, then rows
+
+    def strip(_, i):
+        v = _windows(_windows(_strip(x, i, n, rows, 2), 0), 2).reshape(16, -1, x.shape[-1])
+        m = lax.optimization_barrier(lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,)))))
+        m = m.reshape(4, 4, rows // 2, out[1] // 2, k.shape[-1])
+        y = lax.optimization_barrier(jnp.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis=3))
+        y = jnp.stack([y[0] + y[1] + y[2], y[1] - y[2] - y[3]], axis=1)
+        return None, y.reshape(rows, out[1], k.shape[-1])
+
+    return lax.scan(strip, None, jnp.arange(batch * n))[1].reshape(batch, *out, k.shape[-1])
+
+
+def conv_k(x, g, padding):
+    """The gradient of `conv` to its kernel, of x [B, H, W, C] and the output's gradient g [B, H', W', O]."""
+    x = _padded(x, padding)
+    n, rows = _strips(g.shape[1:-1])
+    inputs, outputs = x.shape[-1], g.shape[-1]
+
+    def strip(total, i):
+        v = _windows(_windows(_strip(x, i, n, rows, 2), 0), 2).reshape(16, -1, inputs)
+        d = _pairs(_pairs(_strip(g, i, n, rows, 0), 0), 2).reshape(16, -1, outputs)
+        return total + lax.dot_general(v, d, (((1,), (1,)), ((0,), (0,)))), None
+
+    like = x[0, 0, 0, :, None] * g[0, 0, 0, None, :]  # the sum varies over the mesh axes of a `shard_map` as both do
+    zeros = jnp.broadcast_to(jnp.where(like == like, 0.0, 0.0).astype(x.dtype)[None], (16, inputs, outputs))
+    u = lax.scan(strip, zeros, jnp.arange(x.shape[0] * n))[0].reshape(4, 4, inputs, outputs)
+    return _taps_back(_taps_back(u).swapaxes(0, 1))
