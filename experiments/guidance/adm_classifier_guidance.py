@@ -229,3 +229,29 @@ CLAIMS = {
         lambda t: abs(_mean(t, "ancestral_accuracy_2") - _mean(t, "noisy_accuracy_2")) <= 0.1,
     ),
 }
+
+
+def figure(table, path):
+    """Accuracy with both classifiers, precision, recall and Frechet distance over the scale; seeds thin."""
+    from matplotlib.figure import Figure
+
+    from genjax.cli.runner_report import save_figure
+
+    row, picture = table["digits"], Figure(figsize=(10.5, 3.3), layout="constrained")
+    panels = (
+        (
+            "share of the class asked for",
+            (("noisy_accuracy", "noisy classifier"), ("clean_accuracy", "clean classifier")),
+        ),
+        ("nearest neighbours, k = 3", (("precision", "precision"), ("recall", "recall"))),
+        ("Frechet distance", (("fd", "noisy classifier"),)),
+    )
+    for axis, (label, lines) in zip(picture.subplots(1, len(panels)), panels):
+        for i, (metric, name) in enumerate(lines):
+            curves = np.stack([row[f"{metric}_{s:g}"] for s in SCALES])
+            axis.plot(SCALES, curves, color=f"C{i}", alpha=0.3, linewidth=0.8)
+            axis.plot(SCALES, curves.mean(axis=1), "o-", color=f"C{i}", markersize=3, label=name)
+        axis.set(xlabel="classifier scale s", ylabel=label)
+        axis.legend(fontsize=8)
+    picture.suptitle("Classifier guidance of an unconditional model of the digits (arXiv 2105.05233)", fontsize=9)
+    save_figure(picture, path)

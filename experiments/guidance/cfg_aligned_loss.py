@@ -170,6 +170,35 @@ CLAIMS = {
 }
 
 
+def figure(table, path):
+    """In the plane the distance to the class and the minor mode's mass; on the digits the distance over the scale."""
+    from matplotlib.figure import Figure
+
+    from genjax.cli.runner_report import save_figure
+
+    picture = Figure(figsize=(10.5, 3.3), layout="constrained")
+    law, mode, over = picture.subplots(1, 3)
+    for i, arm in enumerate(ARMS):
+        row, digit_row = table[f"plane_{arm}"], table[f"digits_{arm}"]
+        for j, steps in enumerate((50, 10)):
+            values = row[f"w2_guided_{steps}"]
+            law.bar(j + 0.27 * (i - 1), values.mean(), 0.25, color=f"C{i}", label=arm if j == 0 else None)
+            law.plot(np.full(len(values), j + 0.27 * (i - 1)), values, "k.", markersize=3)
+        values = row["minor_guided_50"]
+        mode.bar(i, values.mean(), 0.6, color=f"C{i}")
+        mode.plot(np.full(len(values), i), values, "k.", markersize=3)
+        curves = np.stack([digit_row[f"fd_{s:g}"] for s in SCALES])
+        over.plot(SCALES, curves, color=f"C{i}", alpha=0.3, linewidth=0.8)
+        over.plot(SCALES, curves.mean(axis=1), "o-", color=f"C{i}", markersize=3, label=arm)
+    law.set(xticks=[0, 1], xticklabels=["50 steps", "10 steps"], ylabel="plane: sliced W2 to the class")
+    law.legend(fontsize=8)
+    mode.axhline(0.2, color="0.4", linestyle="--")
+    mode.set(xticks=range(len(ARMS)), xticklabels=list(ARMS), ylabel="mass of the minor mode (true 0.2)")
+    over.set(xlabel="scale at sampling", ylabel="digits: Frechet distance", yscale="log")
+    picture.suptitle("The guided combination inside the loss (arXiv 2311.00938)", fontsize=9)
+    save_figure(picture, path)
+
+
 def paper_config():
     """CIFAR-10 by class, DDPM's network and training."""
     config = digits.base_config(

@@ -254,3 +254,33 @@ CLAIMS = {
         lambda t: _ratio(t, "jittered", "jittered_free") <= 0.7,
     ),
 }
+
+
+def figure(table, path):
+    """Condition error over that without control, along w and for the other arms; seeds thin or as dots."""
+    from matplotlib.figure import Figure
+
+    from genjax.cli.runner_report import save_figure
+
+    row, picture, weights = table["digits"], Figure(figsize=(9.6, 3.4), layout="constrained"), (0.25, 0.5, 1.0, 2.0)
+    error, distance, others = picture.subplots(1, 3)
+    arms = ("all_steps", "untrained", "permuted")
+    for i, name in enumerate(CONDITIONS):
+        free = row[f"{name}_free"].mean()
+        for axis, metric, base in ((error, f"{name}_w", free), (distance, f"{name}_fd_w", row["fd_free"].mean())):
+            curves = np.stack([row[f"{metric}{w:g}"] for w in weights]) / base
+            axis.plot(weights, curves, color=f"C{i}", alpha=0.3, linewidth=0.8)
+            axis.plot(weights, curves.mean(axis=1), "o-", color=f"C{i}", markersize=3, label=name)
+        for j, arm in enumerate(arms):
+            values = row[f"{name}_{arm}"] / free
+            others.bar(j + 0.27 * (i - 1), values.mean(), 0.25, color=f"C{i}")
+            others.plot(np.full(len(values), j + 0.27 * (i - 1)), values, "k.", markersize=3)
+    error.set(xlabel="w", ylabel="condition error / without control", ylim=(0, None))
+    distance.set(xlabel="w", ylabel="Frechet distance / without control")
+    others.set(xticks=range(len(arms)), ylabel="condition error (w = 1)")
+    others.set_xticklabels([arm.replace("_", " ") for arm in arms])
+    for axis in (error, distance, others):
+        axis.axhline(1.0, color="0.4", linestyle="--", linewidth=0.8)
+    error.legend(fontsize=8)
+    picture.suptitle("Late constraints on digits (arXiv 2305.11520)", fontsize=9)
+    save_figure(picture, path)

@@ -195,3 +195,24 @@ CLAIMS = {
         ),
     ),
 }
+
+
+def figure(table, path):
+    """Frechet distance and recall over w, one line an arm, seeds thin."""
+    from matplotlib.figure import Figure
+
+    from genjax.cli.runner_report import save_figure
+
+    picture = Figure(figsize=(8.4, 3.4), layout="constrained")
+    axes = picture.subplots(1, 2)
+    for axis, metric, name in zip(axes, ("fd", "recall"), ("Frechet distance", "recall (k = 3)")):
+        for i, arm in enumerate(a for a in table if a != "none"):
+            curves = np.stack([table[arm][f"{metric}_{w:g}"] for w in WEIGHTS])
+            axis.plot(WEIGHTS, curves, color=f"C{i}", alpha=0.3, linewidth=0.8)
+            axis.plot(WEIGHTS, curves.mean(axis=1), "o-", color=f"C{i}", markersize=3, label=arm)
+        axis.axhline(table["none"][f"{metric}_1"].mean(), color="0.4", linestyle="--", label="no labels")
+        axis.set(xlabel="w", ylabel=name)
+    axes[0].set_yscale("log")
+    axes[0].legend(fontsize=8)
+    picture.suptitle("Guidance by clusters, classes and permuted clusters of the digits (arXiv 2210.06462)", fontsize=9)
+    save_figure(picture, path)
