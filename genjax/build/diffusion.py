@@ -88,13 +88,16 @@ def loss(config, process, times, spec):
     values = {"name": "denoising", **of_group(config, "loss", "time_sampler", "weighting")}
     lookup(losses.LOSSES, values["name"], "loss.name")
     given, weighting = (process,), config.get("loss", {}).get("weighting")
+    fixed = {"times": times}
     if values["name"] == "denoising":
         given = (process, times, construct(WEIGHTINGS, weighting or "eps", "loss.weighting"))
+    elif values["name"] == "hybrid":
+        fixed["weighting"] = weighting and construct(WEIGHTINGS, weighting, "loss.weighting")
     elif weighting is not None:
         raise ValueError(f"loss.weighting: expected none for {values['name']!r}, got {plain(weighting)!r}")
     low, high = spec.range or (-1.0, 1.0)
     bounds = {"low": low, "high": high, "levels": spec.levels}
-    made = construct(losses.LOSSES, values, "loss", *given, fixed={"times": times}, defaults=bounds)
+    made = construct(losses.LOSSES, values, "loss", *given, fixed=fixed, defaults=bounds)
     return with_uncertainty(made) if config.get("uncertainty") is not None else made
 
 

@@ -19,6 +19,7 @@ def variational(
     levels=256,
     variance="predicted",
     simple=0.0,
+    weighting=None,
     scale=1.0,
     stop_mean=False,
     low=-1.0,
@@ -38,6 +39,7 @@ def variational(
       variance: of the chain's steps, "lower" (beta-tilde), "upper" (beta) or "predicted" (`Prediction.v`), as in
         `elbo.chain_bound`: a fixed one decides the weights of the levels.
       simple: factor of the simple loss (mean squared eps error).
+      weighting: log_snr -> log w (`losses.weightings`), a factor on the simple loss's eps error; None for 1.
       scale: factor of the bound.
       stop_mean: the bound trains `Prediction.v` alone: no gradient reaches x0 and eps through it.
 
@@ -83,7 +85,9 @@ def variational(
         if stop_mean:
             judged = Prediction(x0=jax.lax.stop_gradient(pred.x0), eps=jax.lax.stop_gradient(pred.eps), v=pred.v)
         vlb = steps * term(judged, true, x0, t)
-        value = scale * vlb + (simple * eps_mse if simple else 0.0)
+        value = scale * vlb
+        if simple:
+            value += simple * (eps_mse if weighting is None else jnp.exp(weighting(lam) + log_scale) * square)
         log_m = base.log_density((), t)
         aux = {
             "t": t,
@@ -98,8 +102,20 @@ def variational(
     return loss
 
 
-def hybrid(process, steps, times=None, *, levels=256, scale=1e-3, low=-1.0, high=1.0):
-    """L_hybrid = L_simple + scale L_vlb, the bound training the variance alone (2102.09672, eq. 16)."""
+def hybrid(process, steps, times=None, *, levels=256, weighting=None, scale=1e-3, low=-1.0, high=1.0):
+    """L_hybrid = L_simple + scale L_vlb, the bound training the variance alone (2102.09672, eq. 16).
+
+    With a `weighting` (log_snr -> log w), L_simple is that weighted loss in the place of the plain eps error.
+    """
     return variational(
-        process, steps, times, levels=levels, simple=1.0, scale=scale, stop_mean=True, low=low, high=high
+        process,
+        steps,
+        times,
+        levels=levels,
+        simple=1.0,
+        weighting=weighting,
+        scale=scale,
+        stop_mean=True,
+        low=low,
+        high=high,
     )

@@ -10,6 +10,8 @@ from genjax.core.prediction import with_eps
 from genjax.core.types import Prediction
 from genjax.losses import elbo, hybrid, variational
 from genjax.losses import times as tm
+from genjax.losses.denoising import denoising
+from genjax.losses.weightings import v as v_error
 from genjax.oracles.mixture import Mixture
 from genjax.processes import gaussian
 
@@ -85,6 +87,11 @@ def test_hybrid_trains_the_mean_by_the_simple_loss_alone():
     np.testing.assert_allclose(mixed["a"], simple["a"], rtol=1e-6)
     np.testing.assert_allclose(mixed["b"], 1e-3 * bound["b"], rtol=1e-5)
     assert abs(float(bound["b"])) > 1e-3
+    weighted = grad(hybrid(PROCESS, STEPS, levels=17, weighting=v_error(), scale=1e-3))
+    alone = grad(denoising(PROCESS, tm.discrete(PROCESS, STEPS), v_error()))
+    assert abs(float(alone["a"] / simple["a"]) - 1) > 0.1
+    np.testing.assert_allclose(weighted["a"], alone["a"], rtol=1e-5)
+    np.testing.assert_allclose(weighted["b"], mixed["b"], rtol=1e-6)
 
 
 def test_learned_variance_lies_between_its_bounds():
