@@ -35,6 +35,8 @@ BENCHMARKS = {
     "seeds": "Seeds",
     "guidance_cost": "Cost of guidance",
     "restore_speed": "Restoration",
+    "torch_networks": "Networks beside PyTorch",
+    "gan_speed": "GAN steps beside PyTorch",
     "compile_table": "Train steps compiled ahead of time",
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "k-diffusion", "diffusers")

@@ -156,10 +156,14 @@ def work(step, state, batch):
     return {"FLOPs": costs["flops"], "bytes accessed": costs["bytes accessed"], "bytes of memory": memory}
 
 
-def take_turns(calls, seconds, least=15):
-    """Times of functions of no arguments: name -> [turns, 2], wall clock and CPU; who goes first alternates."""
+def take_turns(calls, seconds, least=15, before=2):
+    """Times of functions of no arguments: name -> [turns, 2], wall clock and CPU; who goes first alternates.
+
+    `before` calls of each are not counted: with a jitted function two, as the first one's state may come from
+    elsewhere and cost a second compile.
+    """
     names, times = list(calls), {name: [] for name in calls}
-    for name in 2 * names:  # twice: the first call's state may come from elsewhere and cost a second compile
+    for name in before * names:
         calls[name]()
     end, turn = time.perf_counter() + seconds, 0
     while turn < least or time.perf_counter() < end:
