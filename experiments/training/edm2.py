@@ -26,8 +26,9 @@ nothing (5.7 against 5.5, 5.5 against 5.7), had sigma_data 0.75, the standard de
 they are scaled, so that neither the networks' inputs nor their targets were of unit magnitude. The gain depends
 on the learning rate at the end, which falls here by the paper's inverse square root to half: with a constant one
 it is larger (pilots of one seed: 0.69 magnitude-preserving at 0.02, where the falling rate gives 0.80; 0.51 plain
-at 0.003, 0.73). The schedule is kept. One iterate's FD also varies between seeds, 2.6 to 4.1 at 0.05, while that
-of the averages does not, 2.9 to 3.1.
+at 0.003, 0.73), so the claim would hold there. The falling rate is the paper's and is kept: it does part of what the
+averages are for. One iterate's FD also varies between seeds, 2.6 to 4.1 at 0.05, while that of the averages does
+not, 2.9 to 3.1.
 
 `get_config("paper")`: ImageNet-512 latents, EDM2-S; the paper reports FID 2.56 (without guidance).
 """
