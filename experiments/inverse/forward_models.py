@@ -16,6 +16,11 @@ C. Root mean square error at the context at most 0.1.
 D. Sliced W2 of the two corner windows never given in sampling is at most 1.5 times the target window's: the signal is
    right, not the view alone.
 
+Changed after a first run, in which all but D failed: the MLP's output is added to what is given (`signal_net`), in
+every arm. Without that no arm had learned to copy its input: with the clean target given, the mean squared error was
+.031 in the target window, and with the clean signal .026 in the oracle, at a variance of .56 (draws of one context
+then differed by .024, the oracle's by .114; Frechet distances 3.7, regression 3.5, oracle 2.3).
+
 `get_config("paper")`: the diffusion of target views at 128x128 (cosine levels, x0 prediction, batch 16 here); the
 renderer of the paper's 3-D scenes is not part of the toolkit.
 """
@@ -35,6 +40,7 @@ from genjax.cli import runner_inverse as inverse
 from genjax.core.denoiser import NOISE_INPUTS
 from genjax.core.keys import fold
 from genjax.core.numerics import batch_time
+from genjax.core.prediction import predict
 from genjax.core.types import Net
 from genjax.inverse.windows import crop, joined, paste
 from genjax.losses.forward_model import forward_denoiser, forward_model
@@ -56,6 +62,7 @@ PAPER = {
 PRIORS = ()
 SEEDS = 3
 SHAPE, SIZE, PLACES = inverse.SHAPE, 5, 4
+STD = 0.75  # of the data
 CORNERS = {"context": (0, 0), "target": (3, 3), "right": (0, 3), "left": (3, 0)}
 PROCESS = gaussian.cosine()
 FORWARDS = {True: lambda s, phi: s, False: lambda s, phi: crop(s, phi, SIZE)}  # by whether the signal is observed
@@ -74,25 +81,33 @@ VARIANTS = {arm: {"part": arm} for arm in ("dfm", "regression", "oracle")}
 
 
 def signal_net(config):
-    """The Net (x_t, t, cond, key) -> S [B, 8, 8, 1]; cond holds "phi" of the target and "canvas" and "mask"."""
+    """The Net (x_t, t, cond, key) -> S [B, 8, 8, 1]; cond holds "phi" of the target and "canvas" and "mask".
+
+    S is the MLP's output added to what is given: the context where it is seen, elsewhere the noisy target times EDM's
+    c_skip, the best linear estimate of a pixel from itself.
+    """
     inner = linen_net(MLP(width=config.network.width, depth=3, out_channels=SHAPE[0] * SHAPE[1]))
 
-    def inputs(x, t, cond):
-        noise = NOISE_INPUTS["edm"](PROCESS, batch_time(t, x))
+    def given(x, t, cond):
+        """(what the MLP sees [B, ...], its noise level [B], what its output is added to [B, 8, 8, 1])."""
+        t = batch_time(t, x)
+        noise, linear = NOISE_INPUTS["edm"](PROCESS, t), predict("edm", jnp.zeros_like(x), x, PROCESS, t, STD).x0
         if config.part == "oracle":
             target, where = x, jnp.ones_like(cond["mask"])
         else:
-            target, where = paste(x, cond["phi"], SHAPE)
+            (target, where), (linear, _) = (paste(a, cond["phi"], SHAPE) for a in (x, linear))
         if config.part == "regression":
-            target, where, noise = (jnp.zeros_like(a) for a in (target, where, noise))
+            target, linear, where, noise = (jnp.zeros_like(a) for a in (target, linear, where, noise))
         parts = [cond["canvas"], cond["mask"], target, where]
-        return jnp.concatenate([a.reshape(len(x), -1) for a in parts], axis=1), noise
+        known = jnp.where(cond["mask"] > 0, cond["canvas"], linear)
+        return jnp.concatenate([a.reshape(len(x), -1) for a in parts], axis=1), noise, known
 
     def apply(params, state, x, t, cond=None, key=None, train=False, rngs=None):
-        out, state = inner.apply(params, state, *inputs(x, t, cond), train=train, rngs=rngs)
-        return out.reshape(-1, *SHAPE), state
+        seen, noise, known = given(x, t, cond)
+        out, state = inner.apply(params, state, seen, noise, train=train, rngs=rngs)
+        return known + out.reshape(known.shape), state
 
-    return Net(lambda key, x, t, cond, key_=None: inner.init(key, *inputs(x, t, cond)), apply)
+    return Net(lambda key, x, t, cond, key_=None: inner.init(key, *given(x, t, cond)[:2]), apply)
 
 
 def observed(keys, x, full):
