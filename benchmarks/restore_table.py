@@ -219,8 +219,13 @@ def picture(operator, cells):
     return pictures.columns_of(columns, list(shown))
 
 
-def page(found, images):
-    """docs/restoration.md of {operator: {method: figures}}; `images`: operator -> link to its picture."""
+def page(found, images, waiting=()):
+    """docs/restoration.md of {operator: {method: figures}}.
+
+    Args:
+      images: operator -> link to its picture.
+      waiting: (operator, method) of cells that are missing.
+    """
     lines = [
         "# Restoration: methods by operators",
         "",
@@ -236,6 +241,10 @@ def page(found, images):
         "A method is left out where the operator lacks what it needs (`PosteriorSampler.needs`). Not here, as they "
         "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ".",
     ]
+    rest = {operator: [method for o, method in waiting if o == operator] for operator, _ in waiting}
+    if rest:
+        said = (f"{o} ({', '.join(methods)})" if o in found else f"{o} (all)" for o, methods in rest.items())
+        lines += ["", "Supported and not measured yet: " + "; ".join(said) + "."]
     for operator, cells in found.items():
         said = ", ".join(f"{key} {value}" for key, value in PROBLEMS[operator].items())
         lines += ["", f"## {operator}" + (f" ({said})" if said else ""), "", *rows(cells), "", images[operator]]
@@ -249,7 +258,7 @@ def assemble(folder=KEPT, docs=DOCS):
     for operator, cells in found.items():
         pictures.save(docs / "images" / f"restore_{operator}.png", picture(operator, cells))
         links[operator] = f"![{operator}](images/restore_{operator}.png)"
-    (docs / "restoration.md").write_text(page(found, links))
+    (docs / "restoration.md").write_text(page(found, links, missing(folder)))
 
 
 def main():
