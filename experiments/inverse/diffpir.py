@@ -25,6 +25,8 @@ pseudo-inverse (4.6, 16.6, 2.2 dB) hold. C: the variance goes the other way, 0.0
 inpainting. Draws begin with different noise, which a small zeta keeps to the end, with errors that fresh noise
 corrects: PSNR is 2 dB lower there.
 
+The committed figures are of a prior 128 wide, trained at rate 1e-3; `runner_inverse.digits_config` is the present one.
+
 `get_config("paper")`: the FFHQ prior at 256x256 (here CelebA-HQ), 100 steps, settings `PUBLISHED`.
 """
 

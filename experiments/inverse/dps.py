@@ -23,6 +23,8 @@ DPS and tuned MCG are equal to 0.2 dB. The step has a constant length, so with 6
 1) its last steps fit the noise too (the residual ends far below the noise's variance); with the 10^5 pixels of the
 paper they are too short for that. Above replacement DPS is by 1.9 dB on pixels, but by 0.5 dB on averages.
 
+The committed figures are of a prior 128 wide, trained at rate 1e-3; `runner_inverse.digits_config` is the present one.
+
 `get_config("paper")`: the FFHQ prior at 256x256 (here on CelebA-HQ, which TFDS has), 1,000 ancestral steps, scales
 `PUBLISHED`.
 """
