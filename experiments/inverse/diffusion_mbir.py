@@ -15,8 +15,9 @@ B. The total variation along z is at most 3 times the truth's, above 10 times fo
    A x| / |y| at most 0.03.
 C. `reset` loses at least 0.5 dB and its total variation is at least 0.4 of the truth's higher.
 
-What failed in a first run: total variation alone is better, 23.9 dB to 23.4 (slice by slice 15.6, back projection 16.7).
-Its prior of slices, 192 wide and trained at rate 1e-3, had learned too little; it is 256 wide since, at rate 2e-3.
+What failed in a first run: total variation alone is better, 23.9 dB to 23.4 (slice by slice 15.6, back projection
+16.7). Its prior of slices was 192 wide and trained at rate 1e-3, with which that of digits had learned too little; it
+is 256 wide since, at rate 2e-3.
 
 `get_config("paper")`: the score model of AAPM slices at 256x256 (a set to be prepared), VE, 2,000 steps; published
 lambda and rho are in `PUBLISHED`, for an operator that is not normalized.
