@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import pytest
 
 from genjax.cli import papers
@@ -66,6 +67,15 @@ PARTS = {
 
 def test_every_experiment_is_here():
     assert set(PARTS) == set(EXPERIMENTS), "give each experiment a line in PARTS: variants that differ in kind"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unoptimized():
+    """Programs that run for an instant are not worth optimizing: half the time of all smoke runs was that."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
