@@ -22,8 +22,8 @@ What fails: rule 4. The network that takes the coarse condition as its input fol
 at w = 1 (0.020 at w = 2, 0.0092 where all steps are guided, the true operator's gradient 0.018; 0.21 without control).
 It is no matter of the early stop alone: a 4 x 4 average is a linear function of the 64 pixels, which a small network
 that is given it learns to obey in 1,500 steps, while a gradient through features that hold little at high noise (R^2
-0.03 at alpha^2 = 0.03, 0.60 at 0.5) only pushes. Early constraints are hard to train where pictures are large and the
-condition is no such function of them, as in the paper; digits cannot show that.
+0.03 at alpha^2 = 0.03, 0.60 at 0.5) only pushes. Whether that turns where pictures are large and conditions are no
+such functions of them, as in the paper, cannot be seen on digits.
 
 `get_config("paper")`: an image prior on ImageNet at 64x64 in the place of the paper's latent text-to-image model.
 """
