@@ -72,7 +72,7 @@ def test_every_experiment_is_here():
 @pytest.fixture(scope="module", autouse=True)
 def unoptimized():
     """Programs that run for an instant are not worth optimizing: half the time of all smoke runs was that."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
