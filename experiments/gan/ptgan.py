@@ -32,11 +32,11 @@ now played from both.
 Two claims fail. `late`: SW2 is 0.120 against 0.216 for wgan_gp (a ratio of 0.55) but 0.149 for ptgan_gp (0.80, at most
 0.75 asked): tempering with the ordinary penalty catches up; the specification's trial too had the gain
 shrink with longer training. It is the better weights that lift that arm: from LeCun's it ends at 0.37. `control`: on
-the single Gaussian wgan_gp ends at 0.23, ptgan at 0.07. So the control does not show a baseline that converges, and how
-much of wgan_gp's gap on the ring is its slow convergence at one update of the critic a step, and how much the modes,
-is not told apart here; the arms of five updates were added for that after the run. A trial of one seed had wgan_gp so
-cover all 8 modes after 1,500 steps, with an SW2 of 0.12 (0.13 after 3,000) and 0.15 on the single Gaussian: most of its
-gap is a critic that lags behind, which the coherency penalty does not need five updates to prevent.
+the single Gaussian wgan_gp ends at 0.23 (0.32 from LeCun's weights), ptgan at 0.07: the baseline does not converge where
+there are no modes to lose. Arms of five critic updates, added after a first run, say how much of that is a critic that
+lags behind: on the single Gaussian they end at 0.19, on the ring wgan_gp so covers 8 modes with every seed after 3,000
+steps, with an SW2 of 0.144 against 0.216 at one update and 0.120 of ptgan, but is no surer early (0.37 +- 0.36 after
+1,500, one seed in a single mode). So most of ptgan's lead at the end is one over a critic that is short of updates.
 
 `get_config("paper")`: CIFAR-10 with algorithm 3's numbers (one update each, Adam 1e-4 (0, 0.9), penalty 100); the
 networks are the residual ones of WGAN-GP.
