@@ -29,7 +29,8 @@ sliced W2 was equal (0.116 against 0.113), the modes were 5.8 +- 2.0 against 7.0
 divergence of 0.07 from equal shares by the nearest one), but only 20 % of the samples within three standard deviations
 of any, so 1 % of all, a quarter of a mode's share there, was the count of a few modes that were sharp by chance. So
 the bar is now the same part of a share on both sets, and the grid has the size and length that the specification
-names; a trial of one seed then had 56 % of the samples close, and 23 modes against 24.
+names; a trial of one seed then had 56 % of the samples close, and 23 modes against 24. (The committed result is still
+that of the run before.)
 
 `get_config("paper")`: the small example that was released with the paper (MNIST; hinge, spectral norm). The
 paper reports FID 2.14 on ImageNet at 256x256 for StyleSAN-XL.
