@@ -30,11 +30,11 @@ baseline's handicap: from He's weights it covers 6.5 of 8 modes on average after
 now played from both.
 
 Two claims fail. `late`: SW2 is 0.120 against 0.216 for wgan_gp (a ratio of 0.55) but 0.149 for ptgan_gp (0.80, at most
-0.75 asked): tempering with the ordinary penalty catches up; the specification's trial too had the gain
-shrink with longer training. It is the better weights that lift that arm: from LeCun's it ends at 0.37. `control`:
-on the single Gaussian wgan_gp ends at 0.23 (0.32 from LeCun's weights), ptgan at 0.07: the baseline does not converge
-where there are no modes to lose. Arms of five critic updates, added after a first run, say how much of that is a critic that
-lags behind: on the single Gaussian they end at 0.19, on the ring wgan_gp so covers 8 modes with every seed after 3,000
+0.75 asked): tempering with the ordinary penalty catches up; the specification's trial too had the gain shrink with
+longer training. It is the better weights that lift that arm: from LeCun's it ends at 0.37. `control`: on the single
+Gaussian wgan_gp ends at 0.23 (0.32 from LeCun's weights), ptgan at 0.07: the baseline does not converge where there
+are no modes to lose. Arms of five critic updates, added after a first run, say how much of that is a critic that lags
+behind: on the single Gaussian they end at 0.19, on the ring wgan_gp so covers 8 modes with every seed after 3,000
 steps, with an SW2 of 0.144 against 0.216 at one update and 0.120 of ptgan, but is no surer early (0.37 +- 0.36 after
 1,500, one seed in a single mode). So most of ptgan's lead at the end is one over a critic that is short of updates.
 
