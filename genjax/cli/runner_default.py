@@ -9,6 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from genjax import build
@@ -62,7 +64,9 @@ def fit(algorithm, arrays, key, steps, batch_size, *, snapshots=1, priors=None, 
     first = jax.tree.map(lambda a: a[indices[0]], on_device)
     if state is None:
         state = jax.jit(algorithm.init)(fold(key, 0), first, priors or {})
-    dispatch = make_dispatch(algorithm.step, data_mesh(jax.local_devices()[:1]))
+    mesh = data_mesh(jax.local_devices()[:1])
+    dispatch = make_dispatch(algorithm.step, mesh)
+    state = jax.device_put(state, NamedSharding(mesh, P()))  # where the dispatch leaves it: one program for all
     found = []
     for i in range(snapshots):
         on_device, indices = feed.take(i * length, length)

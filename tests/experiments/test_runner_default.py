@@ -44,6 +44,22 @@ def test_variants_that_differ_in_numbers_share_the_sampler(caplog):
     assert np.abs(drawn["short"] - other).max() > 1e-2
 
 
+def test_a_training_with_snapshots_is_one_program(caplog):
+    """Catches a first state that lies elsewhere than the dispatch leaves it, for which all would compile twice."""
+    import jax
+    import numpy as np
+
+    from genjax import build
+    from genjax.cli import runner_default, runner_digits
+
+    config = runner_default.model_config(runner_digits.base_config("smoke", 0, process={"name": "edm"}))
+    algorithm, arrays = build.algorithm(config, runner_digits.spec()), {"x": np.zeros((8, 64), np.float32)}
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        found = runner_default.fit(algorithm, arrays, jax.random.key(0), 4, 2, snapshots=2)
+    assert [step for step, _, _ in found] == [2, 4]
+    assert programs(caplog.records).count("dispatch") == 1
+
+
 def test_games_are_sampled_too():
     """Catches a runner that takes every recipe for a diffusion model's; traced alone."""
     import jax
