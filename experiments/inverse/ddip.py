@@ -15,10 +15,10 @@ B. Volumes like those of the training: at most 0.2 dB below `plain`.
 C. The weights tuned to another volume's measurement are worse on striped volumes than the right ones. Adapters move
    (norm above 0); the base weights are arguments and cannot.
 
-What failed, as far as two seeds show. A: 0.4 dB above `plain` (29.0 and 28.6), not 1. B: 0.21 dB below `plain`, not at
+What failed. A: 0.4 dB above `plain` (29.0 and 28.7), not 1. B: 0.22 dB below `plain`, not at
 most 0.2. The pseudo-inverse is no baseline here: it divides the noise by the least singular values (-36 dB), so its
 part of A says nothing; a regularized one has to replace it. Shared weights are level with weights for each slice, in
-0.22 of the seconds, and those tuned to another volume lose 0.8 dB against the right ones.
+0.26 of the seconds, and those tuned to another volume lose 0.8 dB against the right ones.
 
 `get_config("paper")`: the prior of ellipses at 256x256 (a set to be prepared), 50 steps, settings `PUBLISHED`.
 """

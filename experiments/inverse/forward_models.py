@@ -22,9 +22,9 @@ every arm. Without that no arm had learned to copy its input: with the clean tar
 then differed by .024, the oracle's by .114; Frechet distances 3.7, regression 3.5, oracle 2.3). It is 256 wide, not
 192, and takes 3,000 updates at rate 2e-3, not 2,500 at 1e-3.
 
-What fails since, as far as seen: A. Frechet distances 3.0 to 4.5 for DFM, 1.8 for regression, 3.6 and 4.1 for the
-oracle; autoregressive 4.4 to 4.9. Draws differ (.28, the oracle's .38), the context is right (.03), but draws of a
-network this small are less clean than the conditional mean, which these features judge by.
+What fails since: A. Frechet distances 3.6 for DFM, 1.9 for regression, 3.6 for the oracle; autoregressive 4.7. Draws
+differ (.28, the oracle's .38) and the context is right (.03), but draws of a network this small are less clean than
+the conditional mean, which is likely what the distance sees; the oracle pays it too.
 
 `get_config("paper")`: the diffusion of target views at 128x128 (cosine levels, x0 prediction, batch 16 here); the
 renderer of the paper's 3-D scenes is not part of the toolkit.
