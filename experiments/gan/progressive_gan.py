@@ -84,10 +84,10 @@ def get_config(scale="small"):
             "widths": (4, 4) if smoke else (32, 32, 16),
             "group": 4,  # of the deviation over the batch, 0 for none
             "latent": 32,
-            "stable": (2, 2) if smoke else (1200, 300, 360),  # steps at each resolution
-            "fade": (0, 2) if smoke else (0, 300, 240),
+            "train": {"steps": 6 if smoke else 2400, "batch_size": 8},  # of the growing arm
+            "stable": (1 / 3, 1 / 3) if smoke else (0.5, 0.125, 0.15),  # shares of the steps at each resolution
+            "fade": (0.0, 1 / 3) if smoke else (0.0, 0.125, 0.1),
             "rate": 1e-3,
-            "batch_size": 8,
             "decay": 0.99,
             "patch": 3 if smoke else 7,
             "pictures": 64 if smoke else 5000,
@@ -131,7 +131,7 @@ def game(config, stage, fade=0):
 @functools.cache
 def _cost(config, stage):
     algorithm = game(config, stage)
-    batch = {"x": jax.ShapeDtypeStruct((config.batch_size, config.size, config.size, 3), jnp.float32)}
+    batch = {"x": jax.ShapeDtypeStruct((config.train.batch_size, config.size, config.size, 3), jnp.float32)}
     state = jax.eval_shape(lambda batch: algorithm.init(jax.random.key(0), batch), batch)
     return count(lambda state, batch: algorithm.step(jax.random.key(0), state, batch), state, batch)
 
@@ -142,9 +142,14 @@ def cost(config, stage):
     return _cost(FrozenConfigDict({name: config[name] for name in read_there}), stage)
 
 
+def lengths(config):
+    """(steps after fading, steps of fading) at each stage of the growing arm."""
+    return tuple([round(share * config.train.steps) for share in shares] for shares in (config.stable, config.fade))
+
+
 def steps(config):
     """(steps at each stage, fading included) of the growing arm, and those that cost the same at the last stage."""
-    grown = [stable + fade for stable, fade in zip(config.stable, config.fade)]
+    grown = [stable + fade for stable, fade in zip(*lengths(config))]
     costs = [cost(config, stage) for stage in range(len(config.widths))]
     return grown, round(sum(n * c for n, c in zip(grown, costs)) / costs[-1]), costs
 
@@ -159,11 +164,12 @@ def stages(config):
     """The list of Stages of an arm."""
     if config.part == "straight":
         return [Stage(game(config, len(config.widths) - 1), steps(config)[1])]
-    found = [Stage(game(config, 0), config.stable[0])]
+    stable, fade = lengths(config)
+    found = [Stage(game(config, 0), stable[0])]
     for stage in range(1, len(config.widths)):
-        algorithm = game(config, stage, config.fade[stage])
-        found.append(Stage(algorithm, config.fade[stage], carry_over(algorithm)))
-        found.append(Stage(algorithm, config.stable[stage], anew(algorithm)))
+        algorithm = game(config, stage, fade[stage])
+        found.append(Stage(algorithm, fade[stage], carry_over(algorithm)))
+        found.append(Stage(algorithm, stable[stage], anew(algorithm)))
     return found
 
 
@@ -172,7 +178,7 @@ def train(config, key, priors):
     if config.part == "fade":
         return {}
     arrays = {"x": data.load("shapes", n=config.pictures, size=config.size).arrays["x"]}
-    return run.fit_stages(stages(config), arrays, key, config.batch_size)[-1][0]
+    return run.fit_stages(stages(config), arrays, key, config.train.batch_size)[-1][0]
 
 
 def ends(config, key, stage):
@@ -232,7 +238,7 @@ def measure(config, key, priors):
     levels = [jax.jit(lambda v: laplacian_pyramid(v, 1))(v) for v in (x, real)]
     fine, coarse = (1000 * patch_swd(a, b, config.patch, per_image=32, directions=256) for a, b in zip(*levels))
     grown, straight, costs = steps(config)
-    images = config.batch_size * (straight if config.part == "straight" else sum(grown))
+    images = config.train.batch_size * (straight if config.part == "straight" else sum(grown))
     spent = straight * costs[-1] if config.part == "straight" else sum(n * c for n, c in zip(grown, costs))
     return {
         "swd": (fine + coarse) / 2,

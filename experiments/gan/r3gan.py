@@ -270,7 +270,7 @@ CLAIMS = {
         "ring: imbalance of modes of Rp + R1 + R2 at most 0.4 of Rp without a penalty, and at most that of Rp + R1",
         lambda t: _balance(t, "ring"),
     ),
-    "grid": ("grid: the same", lambda t: _balance(t, "grid")),
+    "grid": ("grid: the same bounds as on the ring", lambda t: _balance(t, "grid")),
     "stacked": (
         "1,000 modes: KL of Rp + R1 + R2 at most 0.85 of the non-saturating loss's with them, every seed below",
         lambda t: bool(
