@@ -138,7 +138,7 @@ def _cost(config, stage):
 
 def cost(config, stage):
     """Floating-point operations of a step."""
-    read_there = ("size", "widths", "group", "latent", "batch_size", "rate", "decay")
+    read_there = ("size", "widths", "group", "latent", "train", "rate", "decay")
     return _cost(FrozenConfigDict({name: config[name] for name in read_there}), stage)
 
 
