@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.torch_networks import HEADER, check, gap, keep_to, measured, medians
+from benchmarks.torch_networks import check, differences, gap, keep_to, measured, medians, page
 from benchmarks.train_step import take_turns
 from genjax.algorithms import games, parts
 from genjax.algorithms.gan import gan
@@ -273,21 +273,16 @@ def compare(name, turns):
 
 def report(results, threads):
     """Table, remarks and goals as Markdown."""
-    rows, remarks, goals = [], [], []
+    remarks, goals = [], []
     for name, found in results.items():
-        for what, t in found["times"].items():
-            row = [f"{name}, batch {found['batch']}", what, f"{t['toolkit']:.3f}", f"{t['PyTorch']:.3f}"]
-            row += [f"{t[key]:.3f}" for key in ("cpu", "wall", "error")]
-            rows.append("| " + " | ".join([*row, str(t["turns"])]) + " |")
-        agree = ", ".join(f"{which} {value:.1e}" for which, value in found["agree"].items())
         rate = {who: found["batch"] / mean for who, mean in found["means"].items()}
         remarks.append(
-            f"- {name}: {rate['toolkit']:.2f} images a second of CPU here, {rate['PyTorch']:.2f} in PyTorch; relative "
-            f"differences: {agree}."
+            f"- {name}: {rate['toolkit']:.2f} images a second of CPU here, {rate['PyTorch']:.2f} in PyTorch; "
+            f"{differences(found)}."
         )
         ratio = found["means"]["toolkit"] / found["means"]["PyTorch"]
         goals.append(f"- {name}, a step, CPU time over PyTorch's: {ratio:.3f} (goal: at most {GOAL})")
-    return "\n".join([f"{threads} thread(s) each, float32, medians.", "", *HEADER, *rows, "", *remarks, "", *goals])
+    return page(results, threads, remarks, goals)
 
 
 def main():

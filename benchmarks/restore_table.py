@@ -272,7 +272,7 @@ def main():
     for operator, method in () if options.assemble else missing():
         if method in options.only and operator in options.operators:
             print(f"{operator} {method}", flush=True)
-            write_json(place(operator, method), cell(operator, method, extractor))
+            write_json(place(operator, method), cell(operator, method, extractor), indent=None)
     assemble()
 
 

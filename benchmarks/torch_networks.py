@@ -36,6 +36,7 @@ from genjax.losses.times import SPREADS
 from genjax.networks.unet import PRESETS
 from genjax.solvers import GRIDS, SOLVERS, sample
 from genjax.train.loop import data_mesh, make_dispatch
+from genjax.train.workdir import write_json
 
 CLIP, LEARNING_RATE, HALF_LIFE, RAMP_UP, DROP, SIGMA_DATA = 1.0, 1e-4, 200.0, 0.05, 0.1, 0.5
 P_MEAN, P_STD, LEVELS = -1.2, 1.2, 1000
@@ -404,18 +405,31 @@ HEADER = [
 ]
 
 
-def report(results, threads):
-    """Table, remarks and goals as Markdown."""
-    rows, remarks, goals = [], [], []
+def differences(found):
+    """How far the two sides are from each other, in words."""
+    return "relative differences: " + ", ".join(f"{which} {value:.1e}" for which, value in found["agree"].items())
+
+
+def page(results, threads, remarks, goals):
+    """The table of `results`, lines of remarks and of goals as Markdown."""
+    rows = []
     for name, found in results.items():
         for what, t in found["times"].items():
             row = [f"{name}, batch {found['batch']}", what, f"{t['toolkit']:.3f}", f"{t['PyTorch']:.3f}"]
             row += [f"{t[key]:.3f}" for key in ("cpu", "wall", "error")]
             rows.append("| " + " | ".join([*row, str(t["turns"])]) + " |")
-            goals.append(f"- {name}, {what}, CPU time over PyTorch's: {t['cpu']:.3f} (goal: at most {found['goal']})")
-        agree = ", ".join(f"{which} {value:.1e}" for which, value in found["agree"].items())
-        remarks.append(f"- {name}: relative differences: {agree}.")
     return "\n".join([f"{threads} thread(s) each, float32, medians.", "", *HEADER, *rows, "", *remarks, "", *goals])
+
+
+def report(results, threads):
+    """Table, remarks and goals as Markdown."""
+    remarks = [f"- {name}: {differences(found)}." for name, found in results.items()]
+    goals = [
+        f"- {name}, {what}, CPU time over PyTorch's: {t['cpu']:.3f} (goal: at most {found['goal']})"
+        for name, found in results.items()
+        for what, t in found["times"].items()
+    ]
+    return page(results, threads, remarks, goals)
 
 
 def measured(kept, names, only, measure):
@@ -427,7 +441,7 @@ def measured(kept, names, only, measure):
         if only and name not in only:
             continue
         results[name] = measure(name)
-        kept.write_text(json.dumps({n: results[n] for n in names if n in results}, indent=1) + "\n")
+        write_json(kept, {n: results[n] for n in names if n in results})
         jax.clear_caches()
         gc.collect()
     return {n: results[n] for n in names if n in results}

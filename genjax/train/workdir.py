@@ -31,10 +31,10 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
-    """Writes `value` as JSON, whole or not at all."""
+def write_json(path, value, indent=2):
+    """Writes `value` as JSON, whole or not at all; on one line where `indent` is None."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(json.dumps(value, indent=indent) + "\n")
 
 
 def read_json(path):

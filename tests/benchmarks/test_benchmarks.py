@@ -1,8 +1,6 @@
 """The benchmarks measure what they say: the two train steps are one step, and results are read back right."""
 
-import importlib
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +13,6 @@ from genjax.losses.times import SPREADS, log_normal
 from genjax.processes import gaussian
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """name -> module benchmarks.<name>, whatever directory the tests run in."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    yield lambda name: importlib.import_module(f"benchmarks.{name}")
-    for name in [n for n in sys.modules if n.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
 
 
 def toolkit_draw(key, step, x):

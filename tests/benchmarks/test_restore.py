@@ -1,9 +1,7 @@
 """Restoration: the cells of the table are right where the answer is known; both packages run one algorithm."""
 
-import importlib
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -13,15 +11,6 @@ from genjax.inverse import POSTERIOR_SAMPLERS
 from genjax.metrics import raw_pixels
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """name -> module benchmarks.<name>, whatever directory the tests run in."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    yield lambda name: importlib.import_module(f"benchmarks.{name}")
-    for name in [n for n in sys.modules if n.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
 
 
 @pytest.fixture

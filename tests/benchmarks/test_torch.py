@@ -1,25 +1,13 @@
 """Networks and games beside PyTorch: both sides compute one thing, what is kept is reported."""
 
-import importlib
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """name -> module benchmarks.<name>, whatever directory the tests run in."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    yield lambda name: importlib.import_module(f"benchmarks.{name}")
-    for name in [n for n in sys.modules if n.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
-    jax.clear_caches()
 
 
 SMALL = {
