@@ -19,6 +19,10 @@ B. `digits`: an unconditional eps model of the digits (MLP), a noisy classifier 
 C. `adagn`, `added`: the U-Net whose normalization is modulated by the time embedding against the one that adds it, 600
    steps each. Reported, without a threshold: eps error on held-out digits.
 
+Three seeds: part A and two rules of B hold. Accuracy at s = 2 is 0.86, and recall does not fall (0.69 at s = 1, 0.71 at
+10) while precision rises from 0.42 to 0.61. The unguided prior is weak (Frechet distance 10, precision 0.43), so that
+guidance mends its samples (Frechet distance 3.6 at s = 10) in the place of trading diversity for fidelity.
+
 `get_config("paper")`: the class-conditional ADM on ImageNet at 64x64, whose released samples take a classifier
 scale of 1.0; at 256x256 the paper reports FID 4.59 with guidance.
 """
