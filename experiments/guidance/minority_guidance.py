@@ -73,14 +73,7 @@ SPEC = DataSpec((64,), 0, (-1.0, 1.0), 0, ("x",))
 def get_config(scale="small"):
     if scale == "paper":
         return guides.adm_config(540000, 2048, learning_rate=3e-4)
-    return digits.base_config(
-        scale,
-        3000,
-        process={"name": "vp"},
-        network={"name": "mlp", "width": 16 if scale == "smoke" else 256, "depth": 1 if scale == "smoke" else 3},
-        denoiser={"target": "v", "scale_input": False},
-        loss={"name": "denoising", "time_sampler": {"name": "uniform"}, "weighting": {"name": "v"}},
-    )
+    return digits.base_config(scale, 3000, process={"name": "vp"}, **guides.digits_prior(scale))
 
 
 VARIANTS = {part: {"part": part} for part in ("plane", "digits", "mixture")}

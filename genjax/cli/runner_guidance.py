@@ -12,6 +12,7 @@ from genjax import data
 from genjax.algorithms.supervised import supervised
 from genjax.cli import runner_default as run
 from genjax.cli import runner_digits as digits
+from genjax.cli.runner_scales import check_scale
 from genjax.core.denoiser import NOISE_INPUTS
 from genjax.core.numerics import batch_time
 from genjax.core.types import Net
@@ -210,6 +211,20 @@ def adm_config(steps, batch_size, *, cond=(), learning_rate=1e-4, data_set="imag
     )
     config.train.batch_size = batch_size
     return config
+
+
+def digits_prior(scale):
+    """Groups of `runner_digits.base_config` for a prior of digits that is good enough to be guided.
+
+    128 wide and predicting eps, one had a Frechet distance of 10 and a precision of 0.43 after 4,000 steps: guidance
+    then mends its samples, in the place of trading their diversity.
+    """
+    smoke = check_scale(scale)
+    return {
+        "network": {"name": "mlp", "width": 16 if smoke else 256, "depth": 1 if smoke else 3},
+        "denoiser": {"target": "v", "scale_input": False},
+        "loss": {"name": "denoising", "time_sampler": {"name": "uniform"}, "weighting": {"name": "v"}},
+    }
 
 
 def exact_config(scale, **fields):
