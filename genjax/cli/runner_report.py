@@ -203,6 +203,8 @@ def default_figure(measured, judged, path, title, most=14):
 
 
 def _claim_panel(axis, measured, evidence, most):
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     shown = evidence[:most]
     values = [np.asarray(measured[e["variant"]][e["metric"]], float) for e in shown]
     values = [v[np.isfinite(v)] for v in values]  # what is infinite is in the table, and nowhere in a picture
@@ -213,6 +215,9 @@ def _claim_panel(axis, measured, evidence, most):
         axis.plot(points, np.full(len(points), y), "o", color="C0", markersize=4, alpha=0.7)
     if len(every) and every.min() > 0 and every.max() > 30 * every.min():
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # one decade alone would have one label
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_yticks(range(len(shown)), [f"{e['variant']}.{e['metric']}" for e in shown], fontsize=7)
     axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.tick_params(axis="x", labelsize=7)
