@@ -59,7 +59,8 @@ def run(args):
     feed, recipe, workdir = build.feed(config, data, layout), parts.algorithm, args.workdir
     options = {"seed": seed, "hooks": hooks, "layout": layout, "stream": stream, "table": build.table(config)}
     try:
-        _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
+        with multihost.watched(workdir):
+            _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
     except Exception as error:
         if jax.process_count() == 1:
             raise

@@ -5,7 +5,9 @@ number and an index tell. Whatever is written (metrics, pictures, the workdir's 
 0; checkpoints are written by all together, each its pieces.
 """
 
+import contextlib
 import os
+import subprocess
 import sys
 
 import jax
@@ -13,6 +15,16 @@ import numpy as np
 
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
 LOST = 70  # exit code of a process that lost another
+
+
+# Speaks for a process that ended without a word of its own: its end of the pipe closed, and nothing was written.
+WATCH = """
+import signal, sys
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+if not sys.stdin.buffer.read():
+    print(sys.argv[1], file=sys.stderr, flush=True)
+"""
 
 
 class Lost(RuntimeError):
@@ -132,15 +144,40 @@ def explain(error, workdir):
     if jax.process_count() == 1 or error is None:
         return None
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return Lost(
+    return Lost(f"{_gone(workdir)} ({reason[:200]})")
+
+
+def _gone(workdir):
+    return (
         f"process {jax.process_index()} of {jax.process_count()}: another process ended or cannot be reached; start "
-        f"all of them again to go on from the newest checkpoint of {workdir} ({reason[:200]})"
+        f"all of them again to go on from the newest checkpoint of {workdir}"
     )
+
+
+@contextlib.contextmanager
+def watched(workdir):
+    """Says in our words why this process ended where it cannot itself.
+
+    The threads of JAX's runtime that find another process gone may abort this one with a message of their own, in
+    which no Python runs any more. A small process at the other end of a pipe then prints the line of `explain`.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    command = [sys.executable, "-I", "-S", "-c", WATCH, _line(f"aborted; {_gone(workdir)}")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as watch:
+        try:
+            yield
+        finally:
+            watch.communicate(b"ended")
+
+
+def _line(message):
+    return f"genjax train: error: {message}"
 
 
 def leave(error, code):
     """Ends this process with a message, at once: a regular exit would wait for processes that may be gone."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    print(f"genjax train: error: {line}", file=sys.stderr, flush=True)
+    print(_line((str(error).strip().splitlines() or [type(error).__name__])[0]), file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(code)
