@@ -1,18 +1,20 @@
 """Every posterior sampler on every operator it supports, in one table: docs/restoration.md and its pictures.
 
-  python -m benchmarks.restore_table [--only dps diffpir ...] [--operators radon ...] [--assemble]
+  python -m benchmarks.restore_table [--only dps diffpir ...] [--operators radon ...] [--sets shapes] [--assemble]
 
-The prior is a mixture of Gaussians around digits, so its denoiser is exact; for linear operators so is the posterior.
-Images to restore are digits that the prior has not seen. All methods take the same number of steps and the settings
-below for every operator: nothing is tuned to one. A cell is kept as soon as it is measured, under the hash of all that
-decides on it, and is not measured again: the command goes on where it was stopped.
+The prior is a mixture of Gaussians around images of a set, so its denoiser is exact; for linear operators so is the
+posterior. Images to restore are those that the prior has not seen. All methods take the same number of steps and the
+settings below for every operator and set: nothing is tuned to one. A cell is kept as soon as it is measured, under the
+hash of all that decides on it, and is not measured again: the command goes on where it was stopped.
 """
 
 import argparse
 import functools
+import inspect
 import json
 import pathlib
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,30 @@ from genjax.train.workdir import write_json
 
 HERE = pathlib.Path(__file__).parent
 KEPT, DOCS = HERE / "results" / "restore", HERE.parent / "docs"
-STEPS, STD, POINTS, WIDTH, SHAPE = 50, 0.1, 256, 0.15, (8, 8, 1)
+STEPS, STD, POINTS, WIDTH = 50, 0.1, 256, 0.15
+
+
+class Images(NamedTuple):
+    """A set of images: their shape, options of `data.load`, and what they are in words."""
+
+    shape: tuple
+    options: dict
+    words: str
+
+
+# Shapes that fill 8 pixels, upright, so that eye and classifier tell them apart.
+LARGE = {
+    "n": 4096,
+    "size": 8,
+    "size_range": (0.28, 0.34),
+    "center": (0.4, 0.6),
+    "rotate": False,
+    "label": "shape_color",
+}
+SETS = {
+    "digits": Images((8, 8, 1), {}, "handwritten digits"),
+    "shapes": Images((8, 8, 3), LARGE, "rendered shapes in colour"),
+}
 PROBLEMS = {
     # operator: settings
     "inpaint_box": {"size": 0.5},
@@ -61,6 +86,9 @@ METHODS = {
     "smc": {"particles": 4, "data_std": 0.6},
     "gdp": {"scale": 0.3},
 }
+# Numbers above that are meant for operators of norm 1, and the power of a larger norm that carries them over: so these
+# methods do the same if y, A and the noise are all multiplied by a number, as the others do by themselves.
+CARRIED = {"mcg": ("scale", -1), "dps": ("scale", -1), "gdp": ("scale", -2), "red_diff": ("strength", 2)}
 # What the others restore is no single image under a prior of images.
 OTHERS = {
     "joint": "signal and structured noise",
@@ -85,30 +113,58 @@ COLUMNS = {
 }
 
 
-def prior():
+@functools.cache
+def load(name, split):
+    """The Dataset of a set's name."""
+    return data.load(name, split=split, **SETS[name].options)
+
+
+def prior(name):
     """The Mixture."""
-    points = data.load("digits").arrays["x"][:POINTS]
+    points = load(name, "train").arrays["x"][:POINTS]
     return Mixture(jnp.asarray(points), jnp.full(POINTS, WIDTH), jnp.zeros(POINTS))
 
 
-def problem(operator, images):
-    """(measurement of held-out digits, the digits)."""
-    truth = jnp.asarray(data.load("digits", split="test").arrays["x"][:images])
-    return measure(jax.random.key(0), OPERATORS[operator](SHAPE, **PROBLEMS[operator]), Gaussian(STD), truth), truth
+def operator_of(name, operator):
+    """The operator of PROBLEMS on a set's images."""
+    return OPERATORS[operator](SETS[name].shape, **PROBLEMS[operator])
 
 
 @functools.cache
-def exact(operator, images):
+def problem(name, operator, images):
+    """(measurement of held-out images, the images)."""
+    truth = jnp.asarray(load(name, "test").arrays["x"][:images])
+    return measure(jax.random.key(0), operator_of(name, operator), Gaussian(STD), truth), truth
+
+
+@functools.lru_cache(1)
+def exact(name, operator, images):
     """The exact Posterior of each measurement, for linear operators."""
-    m, _ = problem(operator, images)
-    dense = matrix(m.operator)
-    law = jax.jit(lambda y: posterior(prior(), dense, y, STD))
-    return [law(y.reshape(-1)) for y in m.y]
+    m, _ = problem(name, operator, images)
+    law = jax.jit(lambda prior, dense, y: posterior(prior, dense, y, STD))
+    return [law(prior(name), matrix(m.operator), y.reshape(-1)) for y in m.y]
 
 
-def supported(operator, method):
+@functools.cache
+def norm(name, operator):
+    """The largest singular value of a linear operator, where it is above 1; else 1."""
+    made = operator_of(name, operator)
+    return max(1.0, round(float(np.linalg.norm(matrix(made), 2)), 2)) if is_linear(made) else 1.0
+
+
+def settings(name, operator, method):
+    """The METHODS entry as it is used on an operator (`CARRIED`); None for the reference."""
+    found = METHODS.get(method)
+    if method not in CARRIED or norm(name, operator) == 1:
+        return found
+    field, power = CARRIED[method]
+    sampler = inspect.signature(POSTERIOR_SAMPLERS[method]).parameters
+    return found | {field: round(found.get(field, sampler[field].default) * norm(name, operator) ** power, 6)}
+
+
+def supported(name, operator, method):
     """Whether the operator has what the method needs."""
-    m, truth = problem(operator, 1)
+    m, truth = problem(name, operator, 1)
     if method == REFERENCE:
         return is_linear(m.operator)
     try:
@@ -118,23 +174,23 @@ def supported(operator, method):
     return True
 
 
-def draw(operator, method, images, draws, steps):
+def draw(name, operator, method, images, draws, steps):
     """(x [images, draws, H, W, C], evaluations, processor seconds of a run without compiling)."""
     if method == REFERENCE:
-        laws = exact(operator, images)
+        laws = exact(name, operator, images)
         return np.stack([law.sample(fold(jax.random.key(1), i), draws) for i, law in enumerate(laws)]), 0, 0.0
-    m, _ = problem(operator, images)
-    process, sampler = gaussian.vp(), POSTERIOR_SAMPLERS[method](**METHODS[method], steps=steps)
+    m, truth = problem(name, operator, images)
+    process, sampler = gaussian.vp(), POSTERIOR_SAMPLERS[method](**settings(name, operator, method), steps=steps)
 
     def program(key, prior, m):
-        like = jnp.zeros((m.y.shape[0], *SHAPE), m.y.dtype)
+        like = jnp.zeros((m.y.shape[0], *truth.shape[1:]), m.y.dtype)
         return sampler(key, prior.denoiser(process), process, m, like)
 
-    arguments = jax.random.key(1), prior(), m._replace(y=jnp.repeat(m.y, draws, axis=0))
+    arguments = jax.random.key(1), prior(name), m._replace(y=jnp.repeat(m.y, draws, axis=0))
     compiled = jax.jit(program).lower(*arguments).compile()
     began = time.process_time()
     x = np.asarray(compiled(*arguments))
-    return x.reshape(images, draws, *SHAPE), sampler.nfe, time.process_time() - began
+    return x.reshape(images, draws, *truth.shape[1:]), sampler.nfe, time.process_time() - began
 
 
 def distance(x, laws):
@@ -149,15 +205,15 @@ def distance(x, laws):
     return float(np.mean(gaps)), float(np.linalg.norm(drawn - wanted) / np.linalg.norm(wanted))
 
 
-def cell(operator, method, extractor, images=8, draws=32, steps=STEPS):
-    """The figures of a method on an operator, and what the first image became; None where it is not finite."""
-    x, nfe, seconds = draw(operator, method, images, draws, steps)
-    m, truth = problem(operator, images)
+def cell(name, operator, method, extractor, images=8, draws=32, steps=STEPS):
+    """The figures of a method on an operator, and what the first image became; few where that is not finite."""
+    x, nfe, seconds = draw(name, operator, method, images, draws, steps)
+    m, truth = problem(name, operator, images)
     found = {"nfe": nfe, "seconds": seconds, "finite": bool(np.isfinite(x).all())}
     if not found["finite"]:
         return found
     if is_linear(m.operator):
-        found["mean"], found["covariance"] = distance(x, exact(operator, images))
+        found["mean"], found["covariance"] = distance(x, exact(name, operator, images))
     x = np.clip(x, -1, 1)
     estimate, one = jnp.asarray(x.mean(1)), jnp.asarray(x[:, 0])
     found |= {
@@ -167,87 +223,134 @@ def cell(operator, method, extractor, images=8, draws=32, steps=STEPS):
         "features": float(feature_distance(extractor, estimate, truth).mean()),
     }
     shown = {"estimate": estimate[0], "draw": one[0], "spread": x[0].std(0)}
-    return found | {"shown": {name: np.round(np.asarray(a, float), 4).tolist() for name, a in shown.items()}}
+    return found | {"shown": {row: np.round(np.asarray(a, float), 4).tolist() for row, a in shown.items()}}
 
 
-def place(operator, method, folder=KEPT):
+def place(name, operator, method, folder=KEPT):
     """Where a cell is kept: by all that decides on it but the code."""
-    said = (PROBLEMS[operator], METHODS.get(method), STEPS, STD, POINTS, WIDTH, SHAPE)
-    return pathlib.Path(folder) / f"{operator}-{method.replace(' ', '_')}-{content_hash(said)[:8]}.json"
+    shape, options, _ = SETS[name]
+    said = (PROBLEMS[operator], settings(name, operator, method), STEPS, STD, POINTS, WIDTH, shape)
+    said += tuple(sorted(options.items()))
+    return pathlib.Path(folder) / f"{name}-{operator}-{method.replace(' ', '_')}-{content_hash(said)[:8]}.json"
 
 
-def kept(folder=KEPT):
-    """{operator: {method: figures}} of the cells that are there."""
-    found = {}
-    for operator in PROBLEMS:
-        for method in (REFERENCE, *METHODS):
-            path = place(operator, method, folder)
-            if path.exists():
-                found.setdefault(operator, {})[method] = json.loads(path.read_text())
-    return found
+def cells():
+    """(set, operator, method) of all that could be measured, in the page's order."""
+    every = ((n, o, m) for n in SETS for o in PROBLEMS for m in (REFERENCE, *METHODS))
+    return [(n, o, m) for n, o, m in every if supported(n, o, m)]
 
 
 def missing(folder=KEPT):
-    """(operator, method) of the cells that could be measured and are not there."""
-    pairs = [(o, m) for o in PROBLEMS for m in (REFERENCE, *METHODS)]
-    return [(o, m) for o, m in pairs if not place(o, m, folder).exists() and supported(o, m)]
+    """Those of `cells` that are not there."""
+    return [c for c in cells() if not place(*c, folder).exists()]
 
 
-def rows(cells):
-    """Markdown rows of one operator; a dash where a figure is not defined."""
+def kept(folder=KEPT):
+    """{set: {operator: {method: figures, or None where they are not there yet}}} of all `cells`."""
+    found = {}
+    for name, operator, method in cells():
+        path = place(name, operator, method, folder)
+        figures = json.loads(path.read_text()) if path.exists() else None
+        found.setdefault(name, {}).setdefault(operator, {})[method] = figures
+    return found
+
+
+def measured(found):
+    """The part of {method: figures or None} that is there."""
+    return {method: figures for method, figures in found.items() if figures is not None}
+
+
+def rows(found):
+    """Markdown rows of one operator's part of `kept`; a dash where a figure is not defined."""
     lines = ["| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |"]
     lines.append("| --- |" + " ---: |" * len(COLUMNS))
-    for method, figures in cells.items():
+    for method, figures in measured(found).items():
         values = [format(figures[name], form) if name in figures else "-" for name, (_, form) in COLUMNS.items()]
         lines.append(f"| {method} | " + (" | ".join(values) if figures["finite"] else "diverged" + " |" * 7) + " |")
     return lines
 
 
-def picture(operator, cells):
-    """One row a method: estimate, a draw, spread (white is 0.8), beside truth and measurement."""
-    m, truth = problem(operator, 1)
-    shown = {name: c["shown"] for name, c in cells.items() if c["finite"]}
-    column = lambda name: np.asarray([s[name] for s in shown.values()])
-    same = lambda x: np.broadcast_to(np.asarray(x), (len(shown), *SHAPE))
-    columns = {
-        "truth": (same(truth), -1, 1),
-        "measured": (same(m.operator.x_init(m.y)), -1, 1),
-        "estimate": (column("estimate"), -1, 1),
-        "a draw": (column("draw"), -1, 1),
-        "std": (column("spread"), 0, 0.8),
-    }
-    return pictures.columns_of(columns, list(shown))
+def overview(found):
+    """Markdown rows of one set's part of `kept`: the PSNR, the best one bold."""
+    lines = ["| method | " + " | ".join(found) + " |", "| --- |" + " ---: |" * len(found)]
+    value = lambda figures: (figures or {}).get("psnr", -np.inf)
+    best = {o: max((value(c[m]) for m in METHODS if m in c), default=0) for o, c in found.items()}
+
+    def shown(operator, method):
+        if method not in found[operator]:
+            return "-"
+        figures = found[operator][method]
+        if figures is None or not figures["finite"]:
+            return "..." if figures is None else "diverged"
+        bold = "**" if method != REFERENCE and figures["psnr"] == best[operator] else ""
+        return f"{bold}{figures['psnr']:.1f}{bold}"
+
+    for method in (REFERENCE, *METHODS):
+        lines.append(f"| {method} | " + " | ".join(shown(operator, method) for operator in found) + " |")
+    return lines
 
 
-def page(found, images, waiting=()):
-    """docs/restoration.md of {operator: {method: figures}}.
+def picture(name, operator, found):
+    """A column a method, rows its estimate, a draw, the spread of draws (white is 0.8); before them truth and y."""
+    m, truth = problem(name, operator, 1)
+    white = np.ones(truth.shape[1:])
+    columns = {"truth": [truth[0], white, white], "measured": [m.operator.x_init(m.y)[0], white, white]}
+    for method, figures in measured(found).items():
+        if figures["finite"]:
+            estimate, one, spread = (np.asarray(figures["shown"][row]) for row in ("estimate", "draw", "spread"))
+            columns["exact" if method == REFERENCE else method] = [estimate, one, spread / 0.4 - 1]
+    return pictures.columns_of({title: (np.stack(x), -1, 1) for title, x in columns.items()}, ["mean", "a draw", "std"])
+
+
+def page(found, images):
+    """docs/restoration.md of what `kept` gives.
 
     Args:
-      images: operator -> link to its picture.
-      waiting: (operator, method) of cells that are missing.
+      images: (set, operator) -> link to its picture.
     """
     lines = [
         "# Restoration: methods by operators",
         "",
         "Made by `python -m benchmarks.restore_table`; not edited by hand.",
         "",
-        f"Prior: a mixture of {POINTS} Gaussians of standard deviation {WIDTH} around digits, its exact denoiser; "
-        f"noise {STD}; {STEPS} steps; held-out digits, PSNR, SSIM and squared distance of features (of a classifier of "
-        "digits, scaled to length 1) of the mean over draws. The error of the mean is in standard deviations of the "
-        "exact posterior, that of the covariance relative in Frobenius norm: the row of exact draws shows what is left "
-        "of either for so few draws. Seconds are the processor's, one core, all draws, without compiling. One setting "
-        "a method for all operators: what is written in `benchmarks/restore_table.py`; no method is tuned.",
+        "Sets: " + "; ".join(f"{name} ({s.words}, {' x '.join(map(str, s.shape))})" for name, s in SETS.items()) + ". "
+        f"Prior: a mixture of {POINTS} Gaussians of standard deviation {WIDTH} around images of the set, its exact "
+        f"denoiser; noise {STD}; {STEPS} steps. Held-out images are restored; PSNR, SSIM and squared distance of "
+        "features (of a classifier of the set, scaled to length 1) are of the mean over draws. One setting a method "
+        "for all operators and sets: what is written in `benchmarks/restore_table.py`; no method is tuned.",
         "",
         "A method is left out where the operator lacks what it needs (`PosteriorSampler.needs`). Not here, as they "
-        "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ".",
+        "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ". Methods that "
+        "project onto the data (projection, repaint, mcg, ddnm) apply the pseudo-inverse to noisy data: where it is "
+        "ill-conditioned, as that of a blur, it multiplies the noise and they fail.",
+        "",
+        "## Overview",
+        "",
+        "PSNR of the mean over draws in dB, the best method's bold; - where the operator lacks what the method needs.",
     ]
-    rest = {operator: [method for o, method in waiting if o == operator] for operator, _ in waiting}
-    if rest:
-        said = (f"{o} ({', '.join(methods)})" if o in found else f"{o} (all)" for o, methods in rest.items())
-        lines += ["", "Supported and not measured yet: " + "; ".join(said) + "."]
-    for operator, cells in found.items():
-        said = ", ".join(f"{key} {value}" for key, value in PROBLEMS[operator].items())
-        lines += ["", f"## {operator}" + (f" ({said})" if said else ""), "", *rows(cells), "", images[operator]]
+    for name, operators in found.items():
+        lines += ["", f"### PSNR, {name}", "", *overview(operators)]
+    waiting = {
+        (name, operator): [method for method, figures in methods.items() if figures is None]
+        for name, operators in found.items()
+        for operator, methods in operators.items()
+    }
+    if any(waiting.values()):
+        said = (f"{name} {operator} ({', '.join(methods)})" for (name, operator), methods in waiting.items() if methods)
+        lines += ["", "Supported and not measured yet (...): " + "; ".join(said) + "."]
+    lines += [
+        "",
+        "In the tables below the error of the mean is in standard deviations of the exact posterior, that of the "
+        "covariance relative in Frobenius norm: the row of exact draws shows what is left of either for so few draws. "
+        "Seconds are the processor's, one core, all draws, without compiling.",
+    ]
+    for name, operators in found.items():
+        lines += ["", f"## {name[0].upper()}{name[1:]}"]
+        for operator, methods in operators.items():
+            if measured(methods):
+                said = ", ".join(f"{key} {value}" for key, value in PROBLEMS[operator].items())
+                lines += ["", f"### {operator}, {name}" + (f" ({said})" if said else ""), "", *rows(methods)]
+                lines += ["", images[name, operator]]
     return "\n".join(lines) + "\n"
 
 
@@ -255,24 +358,29 @@ def assemble(folder=KEPT, docs=DOCS):
     """Writes the page and the pictures of what is kept."""
     found, links = kept(folder), {}
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    for operator, cells in found.items():
-        pictures.save(docs / "images" / f"restore_{operator}.png", picture(operator, cells))
-        links[operator] = f"![{operator}](images/restore_{operator}.png)"
-    (docs / "restoration.md").write_text(page(found, links, missing(folder)))
+    for name, operators in found.items():
+        for operator, methods in operators.items():
+            if measured(methods):
+                file = f"restore_{name}_{operator}.png"
+                pictures.save(docs / "images" / file, picture(name, operator, methods))
+                links[name, operator] = f"![{operator}, {name}](images/{file})"
+    (docs / "restoration.md").write_text(page(found, links))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[REFERENCE, *METHODS], choices=[REFERENCE, *METHODS])
     parser.add_argument("--operators", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--assemble", action="store_true", help="write the page of what was kept, run nothing")
     options = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
-    extractor = data.extractor(data.load("digits"), data.load("digits", split="test"))
-    for operator, method in () if options.assemble else missing():
-        if method in options.only and operator in options.operators:
-            print(f"{operator} {method}", flush=True)
-            write_json(place(operator, method), cell(operator, method, extractor), indent=None)
+    extractor = functools.cache(lambda name: data.extractor(load(name, "train"), load(name, "test")))
+    for name, operator, method in () if options.assemble else missing():
+        if method in options.only and operator in options.operators and name in options.sets:
+            print(f"{name} {operator} {method}", flush=True)
+            found = cell(name, operator, method, extractor(name))
+            write_json(place(name, operator, method), found, indent=None)
     assemble()
 
 

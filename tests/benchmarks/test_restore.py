@@ -1,14 +1,20 @@
 """Restoration: the cells of the table are right where the answer is known; both packages run one algorithm."""
 
+import inspect
 import json
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from genjax.inverse import POSTERIOR_SAMPLERS
+from genjax.core.types import Measurement
+from genjax.inverse import POSTERIOR_SAMPLERS, Gaussian
+from genjax.inverse.operators import dense
 from genjax.metrics import raw_pixels
+from genjax.oracles import random_mixture
+from genjax.processes import gaussian
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -26,10 +32,37 @@ def test_no_sampler_is_forgotten(table):
 
 def test_what_is_supported(table):
     """From the methods' own needs: matrices for all of them, magnitudes for those that only differentiate."""
-    assert all(table.supported("super_resolution", name) for name in (table.REFERENCE, *table.METHODS))
-    few = {name for name in table.METHODS if table.supported("phase_retrieval", name)}
+    assert all(table.supported("digits", "super_resolution", name) for name in (table.REFERENCE, *table.METHODS))
+    few = {name for name in table.METHODS if table.supported("digits", "phase_retrieval", name)}
     assert "dps" in few and "red_diff" in few and not few & {"ddrm", "pigdm", "ddnm", "projection"}
-    assert not table.supported("phase_retrieval", table.REFERENCE)
+    assert not table.supported("digits", "phase_retrieval", table.REFERENCE)
+
+
+@pytest.mark.parametrize("method", ["dps", "mcg", "gdp", "red_diff", "pigdm"])
+def test_steps_are_carried_over_to_other_norms(table, method):
+    """y, A and the noise times 3 restore the same images, by CARRIED or by themselves."""
+    oracle, process = random_mixture(jax.random.key(0), shape=(6,)), gaussian.vp()
+    once = np.random.default_rng(0).normal(size=(4, 6)) / 3
+    y, like = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32), np.zeros((5, 6), np.float32)
+    field, power = table.CARRIED.get(method, ("scale", 0))
+    make = POSTERIOR_SAMPLERS[method]
+    value = table.METHODS[method].get(field, inspect.signature(make).parameters[field].default)
+    found = []
+    for c in (1.0, 3.0):
+        sampler = make(**table.METHODS[method] | {field: value * c**power, "steps": 6})
+        m = Measurement(dense(c * once), Gaussian(0.1 * c), c * y)
+        run = jax.jit(lambda m, run=sampler: run(jax.random.key(2), oracle.denoiser(process), process, m, like))
+        found.append(run(m))
+    np.testing.assert_allclose(*found, atol=1e-3)
+
+
+def test_settings_of_an_operator(table):
+    """As they are written for a norm of at most 1, divided by a larger one."""
+    assert table.norm("digits", "super_resolution") == table.norm("digits", "hdr") == 1
+    assert table.settings("digits", "super_resolution", "dps") is table.METHODS["dps"]
+    large = table.norm("digits", "compressed_sensing")
+    assert large > 2 and table.settings("digits", "compressed_sensing", "dps") == {"scale": round(1 / large, 6)}
+    assert table.settings("digits", "compressed_sensing", "pigdm") is table.METHODS["pigdm"]
 
 
 def test_distances_of_exact_draws_and_of_others(table):
@@ -49,28 +82,45 @@ def test_distances_of_exact_draws_and_of_others(table):
     np.testing.assert_allclose(covariance, 3.0, rtol=0.03)
 
 
-def test_cells_are_kept_and_shown(table, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_cells_are_kept_and_shown(table, tmp_path, monkeypatch, name):
     """A cell that is there is not missing; a page holds every figure of it, and a picture."""
+    one = table.SETS[name]
+    few = {"n": 24} if name == "shapes" else {}
+    monkeypatch.setattr(table, "SETS", {name: one._replace(options=one.options | few)})
     monkeypatch.setattr(table, "POINTS", 12)
-    monkeypatch.setattr(table, "PROBLEMS", {"super_resolution": {"factor": 2}})
-    monkeypatch.setattr(table, "METHODS", {"diffpir": {}})
-    table.exact.cache_clear()
+    monkeypatch.setattr(table, "PROBLEMS", {"super_resolution": {"factor": 2}, "blur": {"std": 1.0}})
+    monkeypatch.setattr(table, "METHODS", {"diffpir": {}, "sdedit": {}})
     folder, docs = tmp_path / "kept", tmp_path / "docs"
     folder.mkdir()
-    assert table.missing(folder) == [("super_resolution", table.REFERENCE), ("super_resolution", "diffpir")]
+    assert len(table.missing(folder)) == 6
     for method in (table.REFERENCE, "diffpir"):
-        found = table.cell("super_resolution", method, raw_pixels(), images=2, draws=8, steps=3)
+        found = table.cell(name, "super_resolution", method, raw_pixels(), images=2, draws=8, steps=3)
         assert found["finite"] and 0 < found["ssim"] <= 1 and found["psnr"] > 5
         assert found["nfe"] == (0 if method == table.REFERENCE else 3)
-        table.place("super_resolution", method, folder).write_text(json.dumps(found))
-    assert table.missing(folder) == []
+        table.place(name, "super_resolution", method, folder).write_text(json.dumps(found))
+    table.place(name, "super_resolution", "sdedit", folder).write_text(json.dumps({"finite": False}))
+    assert table.missing(folder) == [(name, "blur", m) for m in (table.REFERENCE, "diffpir", "sdedit")]
     table.assemble(folder, docs)
     page = (docs / "restoration.md").read_text()
-    assert "| diffpir | " in page and f"{found['psnr']:.2f}" in page and "restore_super_resolution.png" in page
-    assert (docs / "images" / "restore_super_resolution.png").stat().st_size > 500
+    assert f"| diffpir | **{found['psnr']:.1f}** | ... |" in page and "| sdedit | diverged | ... |" in page
+    assert f"| {found['psnr']:.2f} | " in page and f"{name} blur (exact posterior, diffpir, sdedit)" in page
+    (made,) = (docs / "images").glob("*.png")
+    assert f"images/{made.name}" in page
+    # a column each for the truth, y, the exact draws and diffpir; rows for the mean, a draw and the spread
+    shown = np.asarray(Image.open(made))
+    assert shown.shape[0] == 16 + 2 + 3 * 66 and 0 <= shown.shape[1] - (2 + 4 * 66) < 80
     monkeypatch.setattr(table, "STD", 0.2)
-    assert len(table.missing(folder)) == 2  # other numbers, other cells
+    assert len(table.missing(folder)) == 6  # other numbers, other cells
     jax.clear_caches()
+
+
+def test_sets_do_not_share_cells(table):
+    """Names apart, and other options of the data other cells."""
+    places = {table.place(name, "blur", "dps").name for name in table.SETS}
+    assert len(places) == len(table.SETS)
+    table.SETS["shapes"].options["seed"] = 1
+    assert table.place("shapes", "blur", "dps").name not in places
 
 
 @pytest.mark.parametrize("name", ["dps", "diffpir"])
