@@ -99,6 +99,18 @@ OTHERS = {
     "deep_prior": "images by a network that is tuned along the way",
     "ddfm": "two pictures of one scene",
 }
+NOTES = (
+    "Methods that project onto the data (projection, repaint, mcg, ddnm) apply the pseudo-inverse to noisy data: where "
+    "it is ill-conditioned, as that of a blur, it multiplies the noise and they fail.",
+    "ddnm_plus counts the noise of the data as fresh in every step, but it is the same in all: where singular values "
+    "are small, as those of a blur, it adds up. Tried with data measured anew in every step, it does not.",
+    "sdedit sees the data in its start alone.",
+    "projection and repaint decide on a large hole at levels where the data around it, noised as much, say little yet: "
+    "what they draw need not fit them.",
+    "The images are no draws of the prior, so a method may have a higher PSNR than the mean of the exact posterior.",
+    "phase_retrieval cannot tell an image from itself turned by half a turn, or shifted where it is dark at the edge: "
+    "the mean over draws then mixes them.",
+)
 REFERENCE = "exact posterior"
 COLUMNS = {
     # figure: (heading, format)
@@ -110,6 +122,11 @@ COLUMNS = {
     "features": ("features", ".3f"),
     "nfe": ("evaluations", "d"),
     "seconds": ("seconds", ".2f"),
+}
+OVERVIEWS = {
+    # figure: (words, format, what is best)
+    "psnr": ("PSNR", ".1f", max),
+    "mean": ("Error of the mean", ".2f", min),
 }
 
 
@@ -270,20 +287,22 @@ def rows(found):
     return lines
 
 
-def overview(found):
-    """Markdown rows of one set's part of `kept`: the PSNR, the best one bold."""
+def overview(found, figure, form, better):
+    """Markdown rows of one figure in one set's part of `kept`, the best one bold; operators that have it alone."""
+    found = {o: methods for o, methods in found.items() if figure != "mean" or REFERENCE in methods}
     lines = ["| method | " + " | ".join(found) + " |", "| --- |" + " ---: |" * len(found)]
-    value = lambda figures: (figures or {}).get("psnr", -np.inf)
-    best = {o: max((value(c[m]) for m in METHODS if m in c), default=0) for o, c in found.items()}
+    value = lambda figures: figures[figure] if figures and figures["finite"] else None
+    tried = {o: [value(figures) for m, figures in methods.items() if m in METHODS] for o, methods in found.items()}
+    best = {o: better((v for v in values if v is not None), default=None) for o, values in tried.items()}
 
     def shown(operator, method):
         if method not in found[operator]:
             return "-"
         figures = found[operator][method]
-        if figures is None or not figures["finite"]:
+        if value(figures) is None:
             return "..." if figures is None else "diverged"
-        bold = "**" if method != REFERENCE and figures["psnr"] == best[operator] else ""
-        return f"{bold}{figures['psnr']:.1f}{bold}"
+        bold = "**" if method in METHODS and value(figures) == best[operator] else ""
+        return f"{bold}{value(figures):{form}}{bold}"
 
     for method in (REFERENCE, *METHODS):
         lines.append(f"| {method} | " + " | ".join(shown(operator, method) for operator in found) + " |")
@@ -317,32 +336,30 @@ def page(found, images):
         f"Prior: a mixture of {POINTS} Gaussians of standard deviation {WIDTH} around images of the set, its exact "
         f"denoiser; noise {STD}; {STEPS} steps. Held-out images are restored; PSNR, SSIM and squared distance of "
         "features (of a classifier of the set, scaled to length 1) are of the mean over draws. One setting a method "
-        "for all operators and sets: what is written in `benchmarks/restore_table.py`; no method is tuned.",
+        "for all operators and sets: what is written in `benchmarks/restore_table.py`; no method is tuned. Step sizes "
+        f"and weights that are meant for operators of norm 1 ({', '.join(CARRIED)}) are carried over to larger norms.",
         "",
         "A method is left out where the operator lacks what it needs (`PosteriorSampler.needs`). Not here, as they "
-        "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ". Methods that "
-        "project onto the data (projection, repaint, mcg, ddnm) apply the pseudo-inverse to noisy data: where it is "
-        "ill-conditioned, as that of a blur, it multiplies the noise and they fail.",
+        "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ".",
+        "",
+        "By nature, not by mistake:",
+        "",
+        *(f"- {note}" for note in NOTES),
         "",
         "## Overview",
         "",
-        "PSNR of the mean over draws in dB, the best method's bold; - where the operator lacks what the method needs.",
+        "The best method's figure is bold; - where the operator lacks what the method needs, ... where a cell is not "
+        "measured yet. The error of the mean over draws is in standard deviations of the exact posterior; the row of "
+        "exact draws shows what so few draws leave of it.",
     ]
     for name, operators in found.items():
-        lines += ["", f"### PSNR, {name}", "", *overview(operators)]
-    waiting = {
-        (name, operator): [method for method, figures in methods.items() if figures is None]
-        for name, operators in found.items()
-        for operator, methods in operators.items()
-    }
-    if any(waiting.values()):
-        said = (f"{name} {operator} ({', '.join(methods)})" for (name, operator), methods in waiting.items() if methods)
-        lines += ["", "Supported and not measured yet (...): " + "; ".join(said) + "."]
+        for figure, (words, form, better) in OVERVIEWS.items():
+            lines += ["", f"### {words}: {name}", "", *overview(operators, figure, form, better)]
     lines += [
         "",
-        "In the tables below the error of the mean is in standard deviations of the exact posterior, that of the "
-        "covariance relative in Frobenius norm: the row of exact draws shows what is left of either for so few draws. "
-        "Seconds are the processor's, one core, all draws, without compiling.",
+        "In the tables below the error of the covariance is relative, in Frobenius norm. Seconds are the processor's, "
+        "one core, all draws, without compiling. Pictures are of the first image; measured: what the operator starts "
+        "from, given the data; std: of draws, white is 0.8.",
     ]
     for name, operators in found.items():
         lines += ["", f"## {name[0].upper()}{name[1:]}"]

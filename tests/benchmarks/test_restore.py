@@ -82,37 +82,45 @@ def test_distances_of_exact_draws_and_of_others(table):
     np.testing.assert_allclose(covariance, 3.0, rtol=0.03)
 
 
-@pytest.mark.parametrize("name", ["digits", "shapes"])
-def test_cells_are_kept_and_shown(table, tmp_path, monkeypatch, name):
+def test_cells_are_kept_and_shown(table, tmp_path, monkeypatch):
     """A cell that is there is not missing; a page holds every figure of it, and a picture."""
-    one = table.SETS[name]
-    few = {"n": 24} if name == "shapes" else {}
-    monkeypatch.setattr(table, "SETS", {name: one._replace(options=one.options | few)})
+    monkeypatch.setattr(table, "SETS", {"digits": table.SETS["digits"]})
     monkeypatch.setattr(table, "POINTS", 12)
-    monkeypatch.setattr(table, "PROBLEMS", {"super_resolution": {"factor": 2}, "blur": {"std": 1.0}})
+    monkeypatch.setattr(table, "PROBLEMS", {"super_resolution": {"factor": 2}, "hdr": {"gain": 2.0}})
     monkeypatch.setattr(table, "METHODS", {"diffpir": {}, "sdedit": {}})
+    place = lambda method: table.place("digits", "super_resolution", method, folder)
     folder, docs = tmp_path / "kept", tmp_path / "docs"
     folder.mkdir()
-    assert len(table.missing(folder)) == 6
+    assert len(table.missing(folder)) == 5
     for method in (table.REFERENCE, "diffpir"):
-        found = table.cell(name, "super_resolution", method, raw_pixels(), images=2, draws=8, steps=3)
+        found = table.cell("digits", "super_resolution", method, raw_pixels(), images=2, draws=8, steps=3)
         assert found["finite"] and 0 < found["ssim"] <= 1 and found["psnr"] > 5
         assert found["nfe"] == (0 if method == table.REFERENCE else 3)
-        table.place(name, "super_resolution", method, folder).write_text(json.dumps(found))
-    table.place(name, "super_resolution", "sdedit", folder).write_text(json.dumps({"finite": False}))
-    assert table.missing(folder) == [(name, "blur", m) for m in (table.REFERENCE, "diffpir", "sdedit")]
+        place(method).write_text(json.dumps(found))
+    place("sdedit").write_text(json.dumps({"finite": False}))
+    assert table.missing(folder) == [("digits", "hdr", "diffpir"), ("digits", "hdr", "sdedit")]
     table.assemble(folder, docs)
     page = (docs / "restoration.md").read_text()
     assert f"| diffpir | **{found['psnr']:.1f}** | ... |" in page and "| sdedit | diverged | ... |" in page
-    assert f"| {found['psnr']:.2f} | " in page and f"{name} blur (exact posterior, diffpir, sdedit)" in page
+    assert f"| {found['psnr']:.2f} | " in page and f"| diffpir | **{found['mean']:.2f}** |\n" in page
     (made,) = (docs / "images").glob("*.png")
     assert f"images/{made.name}" in page
     # a column each for the truth, y, the exact draws and diffpir; rows for the mean, a draw and the spread
     shown = np.asarray(Image.open(made))
     assert shown.shape[0] == 16 + 2 + 3 * 66 and 0 <= shown.shape[1] - (2 + 4 * 66) < 80
     monkeypatch.setattr(table, "STD", 0.2)
-    assert len(table.missing(folder)) == 6  # other numbers, other cells
+    assert len(table.missing(folder)) == 5  # other numbers, other cells
     jax.clear_caches()
+
+
+def test_a_cell_in_colour(table, monkeypatch):
+    """Shapes go the same way, with their channels; what is shown is of one image."""
+    few = table.SETS["shapes"].options | {"n": 16}
+    monkeypatch.setitem(table.SETS, "shapes", table.SETS["shapes"]._replace(options=few))
+    monkeypatch.setattr(table, "POINTS", 16)
+    found = table.cell("shapes", "hdr", "sdedit", raw_pixels(), images=2, draws=4, steps=4)
+    assert found["finite"] and "mean" not in found and np.shape(found["shown"]["spread"]) == (8, 8, 3)
+    assert table.picture("shapes", "hdr", {"sdedit": found, "dps": None}).std(axis=2).max() > 20
 
 
 def test_sets_do_not_share_cells(table):
