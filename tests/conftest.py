@@ -1,8 +1,13 @@
-"""Settings of the whole suite: CPU, eight simulated devices where a test asks, loud JAX."""
+"""Settings of the whole suite: CPU, programs compiled without optimizing, loud JAX.
+
+Most programs of the tests run for an instant: what they cost is their compiling. Processes that a test starts inherit
+the setting; where optimized programs are what is tested, or run long, a file asks for them by the fixture `optimized`.
+"""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
@@ -16,6 +21,18 @@ def _forget_programs():
     """Drops compiled programs after each file: a process that runs many files would keep gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """Programs compiled as users have them, for the tests of a file: `pytestmark = pytest.mark.usefixtures`."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    os.environ[name.upper()] = "0"
+    yield
+    jax.config.update(name, before)
+    os.environ[name.upper()] = str(int(before))
 
 
 @pytest.fixture

@@ -84,6 +84,11 @@ def times_between(process, low, high):
     return uniform(process)._replace(sample=lambda state, u: low + (high - low) * u)
 
 
+def parts_of(config):
+    """The number of experts: a program each, so fewer where nothing is measured."""
+    return EXPERTS if config.scale == "small" else 2
+
+
 def adapters(key):
     """(take, put) of `supervised`: low-rank adapters of all kernels, and the biases but the last."""
 
@@ -99,6 +104,7 @@ def adapters(key):
 def train(config, key, priors):
     small, process = config.scale == "small", build.process(config)
     steps, count, warm = (250, 3000, 1200) if small else (4, 64, 20)
+    parts = parts_of(config)
     x, label = guides.labelled()
     state = run.train(config, key, priors)
     net = guides.classifier_net(process, clean=True)
@@ -118,7 +124,7 @@ def train(config, key, priors):
     teacher = lambda x: net.apply(params, {}, x)[0]
     inputs = lambda batch: (batch["x"], jnp.full(1, 0.5))
     low, high = float(process.t_min), float(process.t_max)
-    ends = [low, *equal_ranges(EXPERTS, low, high).tolist(), high]
+    ends = [low, *equal_ranges(parts, low, high).tolist(), high]
 
     def fit(i, arrays, loss, steps):
         recipe = supervised(
@@ -138,7 +144,7 @@ def train(config, key, priors):
     experts = [fit(i, pictures, knowledge_transfer(process, times), steps) for i, times in enumerate(between)]
     labelled = {"x": x, "label": label}
     told = [fit(i, labelled, noisy_classification(process, times), steps) for i, times in enumerate(between)]
-    single = fit(20, pictures, knowledge_transfer(process, uniform(process)), EXPERTS * steps)
+    single = fit(20, pictures, knowledge_transfer(process, uniform(process)), parts * steps)
     return {
         "prior": state,
         "params": params,
@@ -155,7 +161,8 @@ def measure(config, key, priors):
     net, params = guides.classifier_net(process, clean=True), trained["params"]
     _, put = adapters(fold(key, 9))
     low, high = float(process.t_min), float(process.t_max)
-    edges = {"experts": equal_ranges(EXPERTS, low, high), "labelled": equal_ranges(EXPERTS, low, high), "single": []}
+    parts = parts_of(config)
+    edges = {"experts": equal_ranges(parts, low, high), "labelled": equal_ranges(parts, low, high), "single": []}
     guide_of = lambda taken: lambda x, t: net.apply(put(params, taken), {}, x)[0]
     banks = {name: expert_bank(guide_of, trained[name], edge) for name, edge in edges.items()}
     banks["naive"] = lambda x, t: net.apply(params, {}, x)[0]
@@ -189,8 +196,8 @@ def measure(config, key, priors):
             x, _ = process.corrupt(fold(keys, 1), real, t)
             return jnp.mean(jnp.argmax(bank(x, t), axis=1) == truth)
 
-        ends = np.linspace(low, high, EXPERTS + 1)
-        for i in range(EXPERTS):
+        ends = np.linspace(low, high, parts + 1)
+        for i in range(parts):
             draws = [right(fold(fold(key, 6), j), ends[i], ends[i + 1]) for j in range(4 if small else 1)]
             metrics[f"right_{name}_{i}"] = np.mean([float(v) for v in draws])
     one = jax.tree.map(lambda leaf: leaf[0], trained["experts"])

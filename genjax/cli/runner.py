@@ -116,7 +116,8 @@ def variant_config(module, variant, scale="small"):
     """The config of one variant: `get_config(scale)` with the variant's overrides.
 
     Two fields are set here, so that `get_config` may hold nothing but what `genjax train` takes: `part`,
-    "" unless the variant names one, and `scale`, by which parts that train nothing choose their sizes.
+    "" unless the variant names one, and `scale`, by which parts that train nothing choose their sizes. What a variant
+    says of `train` makes a smoke run no longer: the lesser of its number and the config's stands.
 
     Raises:
       ValueError: an override of a key that the config does not have, with the nearest right one.
@@ -131,7 +132,7 @@ def variant_config(module, variant, scale="small"):
             near = difflib.get_close_matches(key, _flat_keys(config), 1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"VARIANTS[{variant!r}]: the config has no key {key!r}{hint}")
-        node[last] = value
+        node[last] = min(node[last], value) if scale == "smoke" and parents == ["train"] else value
     return config
 
 

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import pytest
 
 from genjax.cli import papers
@@ -39,6 +38,7 @@ PARTS = {
     "wgan": ("lines_wgan", "curve_gan"),
     "r3gan": ("dirac_r1r2", "stacked_ns_r1r2"),
     "progressive_gan": ("straight", "fade"),
+    "projected_gan": ("projected", "pixels_1"),
     "san": ("head_san", "digits_san"),
     "ptgan": ("ptgan", "one_wgan_gp_five"),
     "fastgan": ("reconstruct",),
@@ -67,15 +67,6 @@ PARTS = {
 
 def test_every_experiment_is_here():
     assert set(PARTS) == set(EXPERIMENTS), "give each experiment a line in PARTS: variants that differ in kind"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unoptimized():
-    """Programs that run for an instant are not worth optimizing: half the time of all smoke runs was that."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
