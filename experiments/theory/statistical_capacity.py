@@ -26,9 +26,9 @@ B. Student's t with 2 degrees of freedom, in 1-D, and in 2-D (multivariate, the 
    largest slope of the step's mean on a grid of x from -1,000 to 1,000; the largest Jacobian of the sampler at 200
    draws is not above L_0.
 
-`light_ddpm` was known to fail from the pilot (0.64 of the true quantile, Hill 2.3) and failed (0.61 and 2.3): the claim is one of limits, the
-bound on the tail at L_0 near 1e5 says nothing at the level 1e-4, and a chain of 100 steps needs slopes of no more than
-ten to stretch normal noise that far.
+`light_ddpm` was known to fail from the pilot (0.64 of the true quantile, Hill 2.3) and failed (0.61 and 2.3): the claim
+is one of limits, the bound on the tail at L_0 near 1e5 says nothing at the level 1e-4, and a chain of 100 steps needs
+slopes of no more than ten to stretch normal noise that far.
 """
 
 import functools

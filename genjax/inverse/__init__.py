@@ -25,6 +25,7 @@ from genjax.inverse.noises import NOISES, Gaussian, Laplace, Poisson, Structured
 from genjax.inverse.operators import OPERATORS
 from genjax.inverse.plug_and_play import diffpir, half_quadratic, red_diff
 from genjax.inverse.projection import projection, repaint, replace_range, sdedit
+from genjax.inverse.regularized import tikhonov
 from genjax.inverse.sampler import PosteriorSampler
 from genjax.inverse.smc import Particles, smc, twisted
 from genjax.inverse.svd import ddnm, ddnm_plus, ddrm, noisy_null_space, null_space, spectral_solver
@@ -90,6 +91,7 @@ __all__ = [
     "smc",
     "spectral_solver",
     "stochastic_resample",
+    "tikhonov",
     "tmpd",
     "total_variation_step",
     "twisted",
