@@ -5,6 +5,7 @@ the setting; where optimized programs are what is tested, or run long, a file as
 """
 
 import os
+import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -16,11 +17,23 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+GIGABYTES = 4  # of one process
+
+
+def _memory():
+    """What this process holds, in GB; infinite where the system does not say."""
+    statm = pathlib.Path("/proc/self/statm")
+    if not statm.exists():
+        return float("inf")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Drops compiled programs after each file: a process that runs many files would keep gigabytes."""
+    """Drops compiled programs after a file by which the process has grown large; those of single operations recur."""
     yield
-    jax.clear_caches()
+    if _memory() > GIGABYTES:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
