@@ -105,8 +105,9 @@ NOTES = (
     "ddnm_plus counts the noise of the data as fresh in every step, but it is the same in all: where singular values "
     "are small, as those of a blur, it adds up. Tried with data measured anew in every step, it does not.",
     "sdedit sees the data in its start alone.",
-    "projection and repaint decide on a large hole at levels where the data around it, noised as much, say little yet: "
-    "what they draw need not fit them.",
+    "Methods that correct what the operator sees alone (projection, repaint, ddrm, ddnm, ddnm_plus, diffpir, red_diff, "
+    "daps) decide on a large hole at levels where the data around it, noised as much, say little yet, and what they "
+    "draw need not fit them; a gradient through the denoiser (mcg, dps, pigdm, tmpd, smc) reaches into the hole.",
     "The images are no draws of the prior, so a method may have a higher PSNR than the mean of the exact posterior.",
     "phase_retrieval cannot tell an image from itself turned by half a turn, or shifted where it is dark at the edge: "
     "the mean over draws then mixes them.",
