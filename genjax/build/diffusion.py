@@ -91,7 +91,7 @@ def loss(config, process, times, spec):
     fixed = {"times": times}
     if values["name"] == "denoising":
         given = (process, times, construct(WEIGHTINGS, weighting or "eps", "loss.weighting"))
-    elif values["name"] == "hybrid":
+    elif values["name"] in ("hybrid", "guided_denoising"):
         fixed["weighting"] = weighting and construct(WEIGHTINGS, weighting, "loss.weighting")
     elif weighting is not None:
         raise ValueError(f"loss.weighting: expected none for {values['name']!r}, got {plain(weighting)!r}")

@@ -4,8 +4,8 @@
 
 With e_c = E[eps | x_t, c] and e_0 = E[eps | x_t], a fixed scale has its optimum where g = e_c: sampled with that
 scale the model draws from p(x | c), and with scale' from a factor scale' / scale of guidance. With a random scale the
-factor is scale' E[scale] / E[scale^2] for the loss without the division. The paper's exact loss is not public; this
-is the form that its abstract describes, with gradients through both branches.
+factor is scale' E[1 / scale], and scale' E[scale] / E[scale^2] for the loss without the division. The paper's exact
+loss is not public; this is the form that its abstract describes, with gradients through both branches.
 """
 
 import jax
@@ -29,8 +29,8 @@ def combination_error(strong, weak, true, scale):
     return mean_except_batch((true - guided) ** 2), mean_except_batch((true - weak) ** 2)
 
 
-def guided_denoising(process, times, scale=(1.0, 5.0), null_weight=1.0, normalize=True):
-    """The guidance-aware denoising loss, on eps.
+def guided_denoising(process, times, scale=(1.0, 5.0), null_weight=1.0, normalize=True, weighting=None):
+    """The guidance-aware denoising loss, on eps: a combination of x0 or of v is the same times a number of the level.
 
     Both branches are evaluated in one call of 2 B; a sample whose condition is null counts as unconditional there.
 
@@ -40,6 +40,7 @@ def guided_denoising(process, times, scale=(1.0, 5.0), null_weight=1.0, normaliz
       scale: guidance scale in the loss, > 0: a number, or a pair of bounds of a uniform draw a sample.
       null_weight: lambda; with 0 the null branch is not determined.
       normalize: divide the first term by scale^2, by which the variance of its gradient grows.
+      weighting: log-SNR -> log of the factor on the eps errors; None for 1.
 
     Returns:
       Loss (key, models, batch) -> ([B], aux); batch["cond"] is the condition.
@@ -50,7 +51,7 @@ def guided_denoising(process, times, scale=(1.0, 5.0), null_weight=1.0, normaliz
     low, high = scale if isinstance(scale, list | tuple) else (scale, scale)
     if not 0 < low <= high:
         raise ValueError(f"scale: expected 0 < low <= high, got {scale!r}")
-    weighting = eps_weight()
+    weighting = weighting or eps_weight()
 
     def loss(key, models, batch):
         x0, cond = batch["x"], batch.get("cond")

@@ -19,7 +19,15 @@ from genjax.guidance import (
     self_label,
     stack_experts,
 )
-from genjax.losses import feature_reading, guided_denoising, knowledge_transfer, noisy_classification, nt_xent, times
+from genjax.losses import (
+    feature_reading,
+    guided_denoising,
+    knowledge_transfer,
+    noisy_classification,
+    nt_xent,
+    times,
+    weightings,
+)
 from genjax.losses.guided import combination_error
 from genjax.networks import linen_net
 from genjax.networks.lora import lora_init, lora_merge
@@ -99,6 +107,8 @@ def test_guided_loss_holds_the_combination():
         loss = guided_denoising(PROCESS, TIMES, 4.0, 0.5, normalize)
         values, aux = loss(jax.random.key(0), {"denoiser": denoiser}, batch)
         close(values, aux["guided_mse"] / (16 if normalize else 1) + 0.5 * aux["eps_mse"])
+        heavy = guided_denoising(PROCESS, TIMES, 4.0, 0.5, normalize, weightings.v())
+        close(heavy(jax.random.key(0), {"denoiser": denoiser}, batch)[0], values * (1 + jnp.exp(-aux["log_snr"])))
     # at scale 1 the first term is the conditional error alone: equal weights make the cross term vanish
     one, _ = guided_denoising(PROCESS, TIMES, 1.0, 0.0)(jax.random.key(0), {"denoiser": denoiser}, batch)
     same = lambda x, t, cond=None, key=None: Prediction(x0=x, eps=0.3 * x)
