@@ -22,8 +22,8 @@ before the run, means over seeds:
 
 A first run had 1,000 updates (2,000 with few digits). Under spectral norm, whose critics have small slopes, games had
 hardly begun by then: the samples of `hinge_sn` had a standard deviation of 0.11 where digits have 0.46, and an FD of 94
-(23 after 4,000 updates, one seed), so that rules 3 and 6, which are about such games, failed on nothing that was learned
-(DiffAugment 96 and 85 without; coverage fell by 9 %). All cells have 4,000 now; the rules stand.
+(23 after 4,000 updates, one seed), so that rules 3 and 6, which are about such games, failed on nothing that was
+learned (DiffAugment 96 and 85 without; coverage fell by 9 %). All cells have 4,000 now; the rules stand.
 """
 
 import numpy as np
