@@ -343,7 +343,7 @@ def page(found, images):
         "A method is left out where the operator lacks what it needs (`PosteriorSampler.needs`). Not here, as they "
         "restore something else: " + "; ".join(f"{name} ({what})" for name, what in OTHERS.items()) + ".",
         "",
-        "By nature, not by mistake:",
+        "What lies in the nature of the methods and of the problems:",
         "",
         *(f"- {note}" for note in NOTES),
         "",
