@@ -86,6 +86,30 @@ def test_vmap_over_either_operand(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), ours, native)
 
 
+@pytest.mark.parametrize(
+    "size, padding",
+    [((3,), "SAME"), ((2, 3), ((0, 2), (3, 1))), ((3, 1, 2), "VALID"), ((3, 3), -1), ((3, 3), 4)],
+    ids=str,
+)
+def test_kernels_with_an_axis_of_their_own(size, padding, x64):
+    # Catches windows of rows that are shifted the wrong way, or used where the padding (negative, or wider than the
+    # kernel's reach) does not allow them: values and second derivatives, of stride 1.
+    x, k = arrays(6, (3, 2, *(7, 6, 5)[: len(size)], 2), (3, *size, 2, 3))
+
+    @jax.jit
+    def everything(x, k):
+        out = []
+        for f in (conv, reference):
+            y = lambda x, k, f=f: f(x, k, 1, padding)
+            slope = lambda x, k, y=y: jax.grad(lambda x: jnp.sum(jnp.sin(y(x, k))))(x)
+            second = jax.grad(lambda x, k, slope=slope: jnp.sum(slope(x, k) ** 2), (0, 1))
+            out.append([jax.vmap(y)(x, k), jax.vmap(y, (None, 0))(x[0], k), jax.vmap(second)(x, k)])
+        return out
+
+    ours, native = everything(x, k)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), ours, native)
+
+
 def test_per_sample_gradients(x64):
     # Catches a kernel gradient that is summed over samples under vmap of a loss on one sample.
     x, k = arrays(2, (4, 5, 5, 2), (3, 3, 2, 3))

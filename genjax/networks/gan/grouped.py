@@ -1,9 +1,11 @@
 """Grouped convolution in a form whose derivatives are fast.
 
-The groups are a batch axis of the toolkit's convolution: on CPU that becomes patches and batched matrix
+The groups are a batch axis of the toolkit's convolution: on CPU that becomes rows of windows and batched matrix
 products, on other platforms XLA's own grouped convolution. Measured on CPU inside a scan, 64 x 8 x 8 x 256
 in 16 groups: gradient 25 ms and gradient of a gradient penalty 0.2 s, against 422 ms and 3.9 s of
-`feature_group_count`, and 105 ms and 0.6 s of one dense kernel filled up with zeros.
+`feature_group_count`, and 105 ms and 0.6 s of one dense kernel filled up with zeros. That was with whole patches;
+rows in their place, 4 x 32 x 32 x 512 in 32 groups: forward 28 ms against 114, gradient 98 against 175, gradient of
+a penalty 165 against 328.
 """
 
 import jax
