@@ -97,6 +97,7 @@ def test_wrapped_losses_and_parts():
         ({"algorithm__clip_weights": 0.0}, r"algorithm\.clip_weights: c: expected a number > 0"),
         ({"algorithm__fake_labels": "even"}, r"fake_labels: expected one of"),
         ({"penalties__r11": 1.0}, r"penalties\.r11: unknown penalty; did you mean 'r1'\?"),
+        ({"penalties__r1__weight": -1.0}, r"penalties\.r1\.weight: expected a number >= 0, got -1\.0"),
         ({"penalties__r1__every": 0}, r"penalties\.r1\.every: expected at least 1, got 0"),
         ({"penalties__r1__weigth": 2.0}, r"penalties\.r1\.weigth: unknown key"),
         ({"penalties": {"consistency": 1.0}}, r"penalties\.consistency\.augment: expected one of"),

@@ -4,21 +4,22 @@ import re
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from genjax import build
+from genjax.cli import config as configs
 from genjax.train import loop
 
 TEXT = (Path(__file__).parents[1] / "docs" / "gans.md").read_text()
 
 
-def test_the_passage_runs():
+def test_the_passage_runs(tmp_path):
     code, config = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     names = {}
     exec(code, names)  # the text of our own documentation
     assert names["samples"].shape == (500, 2) and np.isfinite(names["samples"]).all()
     assert names["samples"].std() > 0.05
-    said = ConfigDict(eval(config))
+    (tmp_path / "ring.py").write_text(config)
+    said = configs.load(str(tmp_path / "ring.py"))
     data = build.dataset(said)
     shapes = loop.check_traces(build.algorithm(said, data.spec), build.feed(said, data))
     same = names["state"].params

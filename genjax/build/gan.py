@@ -111,6 +111,8 @@ def penalties(config, spec, node, table):
         values = dict(said.items()) if hasattr(said, "items") else {"weight": said}
         weight = as_type_of(1.0, values.pop("weight", 1.0), f"{field}.weight")
         every = as_type_of(1, values.pop("every", 1), f"{field}.every")
+        if not weight >= 0:
+            raise ValueError(f"{field}.weight: expected a number >= 0, got {weight}")
         if every < 1:
             raise ValueError(f"{field}.every: expected at least 1, got {every}")
         found[name] = Penalty(_made(table, {"name": name, **values}, field, config, spec), weight, every)

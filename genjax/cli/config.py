@@ -53,8 +53,10 @@ def load(name):
     """The ConfigDict of "NAME_OR_PATH" or "NAME_OR_PATH:SCALE".
 
     Raises:
-      ValueError: unknown name, or a file that fails or has no `get_config`.
+      ValueError: unknown name, or a file that fails, or whose `get_config` is missing or returns no ConfigDict.
     """
+    from ml_collections import ConfigDict
+
     name, _, scale = name.partition(":")
     path = find(name)
     spec = importlib.util.spec_from_file_location(f"genjax_config_{path.stem}", path)
@@ -67,7 +69,11 @@ def load(name):
         raise ValueError(f"--config: {path}: expected a function get_config, found none")
     if scale and not inspect.signature(module.get_config).parameters:
         raise ValueError(f"--config: {path}: get_config takes no scale, got {scale!r}")
-    return module.get_config(scale) if scale else module.get_config()
+    config = module.get_config(scale) if scale else module.get_config()
+    if not isinstance(config, ConfigDict):
+        got = type(config).__name__
+        raise ValueError(f"--config: {path}: expected get_config to return an ml_collections.ConfigDict, got a {got}")
+    return config
 
 
 def parse_value(text):
@@ -132,8 +138,9 @@ def override(config, field, text):
         if not isinstance(node, ConfigDict):
             raise ValueError(f"--config.{field}: {'.'.join(rest[:i])} is not a group of settings")
         if part not in node and not (last and (i or part in _groups())):
-            path = ".".join([*rest[:i], part])
-            raise ValueError(f"--config.{field}: unknown key {path!r}{nearest(path, _fields(config))}")
+            path, group = ".".join([*rest[:i], part]), ".".join(rest[:i])
+            hint = f'; a new group is given whole: --config.{group}="{{...}}"' if i and not last else ""
+            raise ValueError(f"--config.{field}: unknown key {path!r}{nearest(path, _fields(config))}{hint}")
         if not last:
             node = node[part]
     value, part = parse_value(text), rest[-1]

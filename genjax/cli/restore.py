@@ -60,9 +60,9 @@ def run(args):
     runtime.use_cache()
     from genjax.cli import restoration
 
+    method = restoration.method_of(args.method, args.settings["method"], args.steps)
     model = runtime.restore(config, args.workdir)
     prior = restoration.prior_of(model, args.cfg_scale)
-    method = restoration.method_of(args.method, args.settings["method"], args.steps)
     operator = restoration.operator_of(args.operator, args.settings["operator"], prior.shape)
     noise = restoration.noise_of(args.noise, args.settings["noise"])
     problem = restoration.problem_of(args, prior, operator, noise, method)

@@ -96,6 +96,7 @@ def gdp(scale=0.3, rates=None, form="x0", quality=None, clip=(-1.0, 1.0), warm=2
       warm: sigma / alpha above which phi rests; 25 is level 800 of 1000 of the linear chain.
     """
     sampler.one_of(form, FORMS, "form")
+    sampler.at_least(scale, 0, "scale")
 
     def make(measurement, like):
         solver = ddim(jnp.asarray(eta, jnp.result_type(float)))  # an array: the form that has a law, also at eta = 0

@@ -145,12 +145,14 @@ def dps(scale=0.5, squared=False, steps=200, eta=1.0, grid="cosine"):
       scale: of the gradient of |y - A(x0)|; 0.3 to 1, the published zeta' = scale / 2.
       squared: the gradient of the square instead, at a constant step.
     """
+    sampler.at_least(scale, 0, "scale")
     make = lambda measurement, like: posterior_gradient(ddim(eta), measurement, scale, squared)
     return sampler.from_solver("dps", make, steps, grid, vjp=True)
 
 
 def mcg(scale=0.5, squared=False, steps=200, eta=1.0, grid="cosine"):
     """Manifold-constrained gradients (2206.00941, eq. 14-15): DPS's gradient, then replacement of the measured part."""
+    sampler.at_least(scale, 0, "scale")
 
     def make(measurement, like):
         return replace_range(posterior_gradient(ddim(eta), measurement, scale, squared), measurement)
@@ -164,6 +166,7 @@ def pigdm(scale=1.0, data_std=1.0, covariance="isotropic", cg_steps=20, steps=10
     As steps grow it is exact for data N(m, data_std^2 I); with covariance="tweedie" (2310.06721) for every Gaussian.
     """
     sampler.one_of(covariance, COVARIANCES, "covariance")
+    sampler.at_least(scale, 0, "scale")
     guidance = lambda measurement: pseudo_inverse_guidance(measurement, scale, data_std, covariance, cg_steps)
     needs = ("adjoint", "prox", "known_std")
     return sampler.from_solver("pigdm", lambda *_: ddim(eta), steps, grid, needs, vjp=True, guidance=guidance)

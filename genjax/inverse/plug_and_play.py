@@ -53,6 +53,7 @@ def diffpir(strength=1.0, zeta=1.0, floor=1e-3, cg_steps=20, steps=100, grid="co
       strength: lambda, the weight of the denoiser against the measurement.
       zeta: share of fresh noise; 1 for inpainting, 0.1 for deblurring in the paper.
     """
+    sampler.at_least(strength, 0, "strength")
     make = lambda measurement, like: half_quadratic(measurement, strength, zeta, floor, cg_steps)
     return sampler.from_solver("diffpir", make, steps, grid, ("known_std",))
 
@@ -74,6 +75,7 @@ def red_diff(strength=0.25, power=1.0, order="descending", optimizer=None, steps
         samples independent.
     """
     sampler.one_of(order, ORDERS, "order")
+    sampler.at_least(strength, 0, "strength")
     sampler.at_least(steps, 2, "steps")
     optimizer = optax.adam(0.1, 0.9, 0.99) if optimizer is None else optimizer
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.construct import lookup
 from genjax.core.keys import fold, per_sample
@@ -73,7 +74,7 @@ def check(name, needs, denoiser, measurement, like):
 
 def at_least(value, low, field):
     """Raises ValueError where a concrete number is below `low`."""
-    if not isinstance(value, jax.core.Tracer) and not value >= low:
+    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= low):
         raise ValueError(f"{field}: expected >= {low}, got {value}")
 
 

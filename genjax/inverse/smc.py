@@ -136,6 +136,7 @@ def smc(particles=16, threshold=0.5, data_std=1.0, scale=1.0, steps=100, grid="c
       scale: of the proposal's shift; 0 is the bootstrap filter.
     """
     sampler.at_least(particles, 1, "particles")
+    sampler.at_least(scale, 0, "scale")
     sampler.at_least(steps, 2, "steps")
 
     def run(key, denoiser, process, measurement, like):

@@ -19,13 +19,16 @@ def stateless_init(x, t):
 
 def keep_dtype(new, old):
     """`new` with the dtypes of `old`, leaf by leaf: coefficients in float32 do not widen a bfloat16 state."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise ValueError(f"state: expected the structure {jax.tree.structure(old)}, got {jax.tree.structure(new)}")
     return jax.tree.map(lambda a, b: jnp.asarray(a).astype(jnp.asarray(b).dtype), new, old)
 
 
 def from_step(step, init=stateless_init, evals=1, evals_last=1, propose=None):
     """A Solver from `step(keys, denoiser, process, state, t, s) -> (x, memory, Info)`.
 
-    `step` hands `fold(keys, 0)` to the denoiser and draws from `fold(keys, 1)`, `fold(keys, 2)` ...
+    `step` hands `fold(keys, 0)` to the denoiser and draws from `fold(keys, 1)`, `fold(keys, 2)` ... A step that
+    remembers nothing returns `state.memory` as it is.
     """
 
     def full_step(keys, denoiser, process, state, t, s):

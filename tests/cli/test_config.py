@@ -64,6 +64,7 @@ def test_override_sets_the_value_in_the_type_of_the_old_one(field, text, value):
         ("network.name", "3", "expected str such as 'mlp', got 3"),
         ("network.sizes", "{'a': 1}", "expected tuple"),
         ("network", "mlp", r"--config\.network: expected a group such as"),
+        ("network.mlp.width", "3", r"unknown key 'network\.mlp'.*; a new group is given whole: --config\.network=\"\{"),
         ("seed.value", "3", r"--config\.seed\.value: seed is not a group"),
     ],
 )
@@ -82,22 +83,28 @@ def test_overrides_are_split_from_other_arguments():
             configs.overrides(bad)
 
 
+HEAD = "from ml_collections import ConfigDict\n"
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "experiments" / "family"
     root.mkdir(parents=True)
-    (root / "tiny_run.py").write_text("def get_config(scale='small'):\n    return {'scale': scale}\n")
+    (root / "tiny_run.py").write_text(
+        HEAD + "def get_config(scale='small'):\n    return ConfigDict({'scale': scale})\n"
+    )
     (root / "broken.py").write_text("import nothing_of_that_name\n")
     (root / "empty.py").write_text("x = 1\n")
-    (root / "plain.py").write_text("def get_config():\n    return {}\n")
+    (root / "plain.py").write_text(HEAD + "def get_config():\n    return ConfigDict()\n")
+    (root / "bare.py").write_text("def get_config():\n    return {}\n")
     return root
 
 
 def test_names_and_paths_resolve(folder):
     for name in ("family/tiny_run", "tiny_run", "family/tiny-run", str(folder / "tiny_run.py")):
-        assert configs.load(name) == {"scale": "small"}
-    assert configs.load("tiny_run:paper") == {"scale": "paper"}
+        assert configs.load(name).to_dict() == {"scale": "small"}
+    assert configs.load("tiny_run:paper").to_dict() == {"scale": "paper"}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,7 @@ def test_names_and_paths_resolve(folder):
         ("broken", r"broken\.py cannot be run: ModuleNotFoundError"),
         ("empty", "expected a function get_config, found none"),
         ("plain:paper", "get_config takes no scale, got 'paper'"),
+        ("bare", r"bare\.py: expected get_config to return an ml_collections\.ConfigDict, got a dict"),
     ],
 )
 def test_configs_that_cannot_be_loaded(folder, name, message):
@@ -118,10 +126,10 @@ def test_configs_that_cannot_be_loaded(folder, name, message):
 def test_two_configs_of_one_name(folder):
     other = folder.parent / "other"
     other.mkdir()
-    (other / "plain.py").write_text("def get_config():\n    return {}\n")
+    (other / "plain.py").write_text(HEAD + "def get_config():\n    return ConfigDict()\n")
     with pytest.raises(ValueError, match="'plain' is the name of several: family/plain, other/plain"):
         configs.load("plain")
-    assert configs.load("other/plain") == {}
+    assert configs.load("other/plain").to_dict() == {}
 
 
 def test_another_name_drops_the_arguments_of_the_old_one():
