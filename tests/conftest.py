@@ -1,7 +1,7 @@
 """Settings of the whole suite: CPU, programs compiled without optimizing, loud JAX.
 
 Most programs of the tests run for an instant: what they cost is their compiling. Processes that a test starts inherit
-the setting; where optimized programs are what is tested, or run long, a file asks for them by the fixture `optimized`.
+the setting; where optimized programs are what is tested, or run long, a test asks for them by the fixture `optimized`.
 """
 
 import os
@@ -36,13 +36,14 @@ def _forget_programs():
         jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def optimized():
-    """Programs compiled as users have them, for the tests of a file: `pytestmark = pytest.mark.usefixtures`."""
+    """Programs compiled as users have them: `@pytest.mark.usefixtures("optimized")`, or as a file's `pytestmark`."""
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     jax.config.update(name, False)
     os.environ[name.upper()] = "0"
+    jax.clear_caches()  # what other tests have compiled
     yield
     jax.config.update(name, before)
     os.environ[name.upper()] = str(int(before))

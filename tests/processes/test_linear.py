@@ -38,6 +38,7 @@ def test_propagate_is_the_matrix_exponential(tau, x64):
         np.testing.assert_allclose(c[0, 0], 16 * 2 * tau**3 / 3, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_float32_keeps_small_covariances():
     # at t_min the position variance is 1e-8 of the velocity's: catches cancellation
     t = jnp.asarray([1e-3, 0.1, 1.0])
