@@ -107,7 +107,8 @@ NOTES = (
     "sdedit sees the data in its start alone.",
     "Methods that correct what the operator sees alone (projection, repaint, ddrm, ddnm, ddnm_plus, diffpir, red_diff, "
     "daps) decide on a large hole at levels where the data around it, noised as much, say little yet, and what they "
-    "draw need not fit them; a gradient through the denoiser (mcg, dps, pigdm, tmpd, smc) reaches into the hole.",
+    "draw need not fit them; a gradient through the denoiser (mcg, dps, pigdm, tmpd, smc) reaches into the hole. "
+    "This is reasoned, not measured, and does not say why gdp, which has no such gradient, does well.",
     "The images are no draws of the prior, so a method may have a higher PSNR than the mean of the exact posterior.",
     "phase_retrieval cannot tell an image from itself turned by half a turn, or shifted where it is dark at the edge: "
     "the mean over draws then mixes them.",

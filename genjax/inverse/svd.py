@@ -15,7 +15,9 @@ from genjax.inverse import sampler
 from genjax.solvers.ancestral import ddim
 from genjax.solvers.base import from_step, info_of
 
-SEEN = 1e-5  # singular values below this share of the largest count as 0, as in the pseudo-inverse
+SEEN = (
+    1e-5  # singular values below this share of the largest count as 0; that of a blur cuts its pseudo-inverse earlier
+)
 
 
 class Spectrum(NamedTuple):

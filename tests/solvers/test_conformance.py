@@ -13,7 +13,7 @@ from genjax.core.types import Prediction, SolverState
 from genjax.oracles.mixture import ring
 from genjax.processes import gaussian
 from genjax.solvers import SOLVERS, exponential_single, generate, grids, lms, runge_kutta, sample, transforms, unipc
-from genjax.solvers.base import nfe
+from genjax.solvers.base import from_step, info_of, nfe
 
 MIXTURE = ring(4, 0.7, 0.2)
 DETERMINISTIC = sorted(name for name, make in SOLVERS.items() if make().propose is None)
@@ -219,3 +219,12 @@ def test_bad_arguments():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_a_step_that_drops_its_memory_is_told():
+    process = gaussian.vp()
+    forgetful = from_step(lambda keys, denoiser, process, state, t, s: (state.x, None, info_of(state.x)))
+    with pytest.raises(ValueError, match="state: expected the structure"):
+        generate(
+            jax.random.key(0), ring().denoiser(process), process, forgetful, grids.uniform(process, 2), jnp.ones((2, 2))
+        )
