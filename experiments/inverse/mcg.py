@@ -20,9 +20,6 @@ What failed. A: 0.19 against 0.30, and by seed 0.70, 0.54 and 0.75 of replacemen
 are 0.10 apart already, as the shares of two distant modes vary between them; the error of the covariance falls from
 0.65 to 0.06.
 
-The committed figures are of a prior of digits 128 wide and one of phantoms 192 wide, trained at rate 1e-3; now both are
-256 wide, at rate 2e-3 (`runner_inverse.digits_config`).
-
 `get_config("paper")`: ADM at 256x256 on ImageNet-size settings (here CelebA-HQ), 1,000 steps, scale `PUBLISHED`.
 """
 
