@@ -15,9 +15,10 @@ VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def nearest(name, names, *, count=8):
     """What to say after an unknown name: the nearest right one, or the right ones."""
     names = sorted({str(n) for n in names})
-    near = difflib.get_close_matches(str(name), names, 1)
+    near = difflib.get_close_matches(str(name), names)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        alike = lambda other: difflib.SequenceMatcher(None, other, str(name)).ratio()
+        return f"; did you mean {' or '.join(repr(n) for n in near if alike(n) == alike(near[0]))}?"
     listed = ", ".join(names[:count]) + (", ..." if len(names) > count else "")
     return f"; expected one of: {listed}" if names else "; none is expected here"
 

@@ -71,3 +71,4 @@ def test_arguments_shared_by_two_functions():
     assert values == {"width": 1, "count": 2}
     assert as_type_of(None, [1], "f") == [1]
     assert nearest("a", []) == "; none is expected here"
+    assert nearest("dsp", ["dps", "gdp", "mcg"]) == "; did you mean 'gdp' or 'dps'?"
