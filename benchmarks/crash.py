@@ -8,7 +8,7 @@ metrics, record for record.
 
   kills         SIGKILL at moments drawn at random after the start of the process; for some of them after a save
                 began, so that several fall into one whatever the speed of the machine
-  SIGTERM       saves, says so, exits with 0; goes on
+  SIGTERM       saves, says so, exits with 75; goes on
   damage        the newest checkpoint truncated, or one bit of it flipped: named, the one before is used
   full disk     no room is left while a training runs: one line, exit code 2, the last good checkpoint stays
   refused write the same, but the system refuses a write in the middle of a save (limit on the size of a file)
@@ -36,6 +36,7 @@ import time
 import numpy as np
 
 from benchmarks.crash_bench import ROOT, Bench, Life, wait_for
+from genjax.cli.train import UNFINISHED
 
 SAVE = 0.05  # seconds: a kill aimed at a save falls within this time of the save's beginning
 LIMIT = 100_000  # bytes of a file where writes are refused: more than a log takes, less than a checkpoint
@@ -120,7 +121,8 @@ def sigterm(bench, reference):
     saved = at is not None and bench.newest("stopped") == at < bench.steps
     resumed = f"at step {at}" in bench.complete("stopped")
     _, differ, _ = bench.differences("stopped", reference)  # a record more is written where it stopped
-    return {"code": code, "saved at": at, "differ": differ, "ok": not code and saved and resumed and not differ}
+    ok = code == UNFINISHED and saved and resumed and not differ
+    return {"code": code, "saved at": at, "differ": differ, "ok": ok}
 
 
 def damage(bench, reference, how, rng):

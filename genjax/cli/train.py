@@ -6,11 +6,15 @@
 
 Any value of the config is overridden by --config.KEY=VALUE. A training runs on all devices; where it spans
 several machines, start it on each with --distributed, or with an address and numbers (docs/scaling.md).
+
+Exit codes: 0, all steps are done; 75, a signal ended it: what was trained is saved, run again to go on; 1, the numbers
+diverged; 2, an error; 70, another process of the training was lost.
 """
 
 import sys
 
 OVERRIDES = True
+UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: schedulers and makefiles must not take it for the end
 
 
 def add_arguments(parser):
@@ -66,6 +70,8 @@ def run(args):
             raise
         lost = multihost.explain(error, workdir)
         multihost.leave(lost or error, multihost.LOST if lost else 1 if isinstance(error, loop.Diverged) else 2)
-    if step == plan.steps and multihost.is_main():
+    if step < plan.steps:
+        return UNFINISHED
+    if multihost.is_main():
         print(f"trained {step} steps; {args.workdir} holds the checkpoints and metrics.jsonl")
     return 0

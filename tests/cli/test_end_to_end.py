@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from genjax.cli.main import main
+from genjax.cli.train import UNFINISHED
 from genjax.train import checkpoints
 from genjax.train.logs import read_metrics
 
@@ -111,9 +112,9 @@ def test_sigterm_saves_and_a_rerun_equals_an_uninterrupted_training(trained, tmp
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
     step = checkpoints.newest_intact(workdir / "checkpoints")
     assert f"SIGTERM: saved step {step} of 60" in err or step == 60, err
+    assert process.returncode == (UNFINISHED if step < 60 else 0), err
     overrides = ["--config.train.steps_per_call=1", "--config.train.log_every=1"]
     assert main(["train", f"--config={CONFIG}", f"--workdir={workdir}", "--quiet", *overrides]) == 0
     assert [r["step"] for r in read_metrics(workdir / "metrics.jsonl")] == list(range(1, 61))
@@ -300,7 +301,8 @@ def test_labels_for_an_unconditional_model(tmp_path, capsys):
 
 
 def _on_eight_devices(*argv):
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     argv = [sys.executable, "-m", "genjax.cli.main", "train", f"--config={CONFIG}", "--quiet", *argv]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=180, env=env)
 

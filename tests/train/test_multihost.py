@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from genjax.cli.train import UNFINISHED
 from genjax.train import checkpoints, multihost
 from genjax.train.logs import read_metrics
 
@@ -89,7 +90,7 @@ def test_everything_is_written_once(runs):
 
 def _train(workdir, cache, *flags):
     flags = [f"--workdir={workdir}", *flags]
-    flags_of_xla = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"  # compiles sooner
+    flags_of_xla = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
     env = {"GENJAX_CACHE": str(cache), "XLA_FLAGS": flags_of_xla}
     return start("-m", "genjax.cli.main", "train", f"--config={CONFIG}", *flags, **env)
 
@@ -129,7 +130,7 @@ def test_a_killed_process_ends_the_other_and_the_next_start_resumes(tmp_path):
         ((code, error),) = finish([alone], 60)
     finally:
         alone.kill()
-    assert code == 0 and f"resumed {workdir} at step {kept}" in error, error[-3000:]
+    assert code == UNFINISHED and f"resumed {workdir} at step {kept}" in error, error[-3000:]
     assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 500000
 
 
