@@ -5,8 +5,8 @@
 Needs the compiler (`pip install 'genjax-toolkit[slice]'`), minutes and gigabytes a row; rows that were measured
 are kept in results/compile_table.json and not measured again, so that the table can be filled bit by bit, and printed
 without the compiler. Every step is the real one; the same number of samples a chip on every slice, so the
-batch grows with it. Those whose config is not a file take bf16 computation, Adam, one average of the weights, and
-dropping of labels.
+batch grows with it. All take bf16 computation, Adam and one average of the weights (a game's: of the generator);
+diffusion drops labels, games take every lazy penalty into their one program.
 """
 
 import argparse
@@ -17,16 +17,16 @@ import json
 import pathlib
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from genjax import build
-from genjax.cli import config as configs
 from genjax.cli.compile import batch_like, record, size
 from genjax.data import DataSpec
 from genjax.networks import edm2, transformer, unet
+from genjax.networks.gan import R3GAN_PRESETS, STYLEGAN2_PRESETS
 from genjax.train import plan_ahead
 from genjax.train.sharding import make_layout
 
@@ -46,7 +46,7 @@ class Case(NamedTuple):
     shape: tuple  # of a sample
     classes: int
     share: int  # samples a chip
-    config: Any  # a name as for `genjax train` ("gan/r3gan:paper"), or the groups network, process, denoiser, loss
+    config: dict  # groups network, process, denoiser and loss, or generator, discriminator and what their game needs
 
 
 def _without(preset, *names):
@@ -91,6 +91,33 @@ CASES = {
             "loss": EDM_LOSS,
         },
     ),
+    "stylegan2_256": Case(
+        "StyleGAN2, 256 px",
+        (256, 256, 3),
+        0,
+        8,
+        {
+            "generator": {"name": "stylegan2", "style": 512, "layers": 8, **STYLEGAN2_PRESETS["config_e"]},
+            "discriminator": {"name": "stylegan2", **STYLEGAN2_PRESETS["config_e"]},
+            "latent": {"name": "normal", "dim": 512},
+            "loss": {"name": "non_saturating"},
+            "penalties": {"r1": {"weight": 1.0, "every": 16}},
+            "g_penalties": {"path_length": {"of": "style", "weight": 2.0, "every": 4}},
+        },
+    ),
+    "r3gan_64": Case(
+        "R3GAN, 64 px",
+        (64, 64, 3),
+        1000,
+        8,
+        {
+            "generator": {"name": "r3gan", **R3GAN_PRESETS["imagenet64"]},
+            "discriminator": {"name": "r3gan", **R3GAN_PRESETS["imagenet64"]},
+            "latent": {"name": "normal", "dim": 64},
+            "loss": {"name": "relativistic_pairing"},
+            "penalties": {"r1_r2": {"weight": 0.5}},
+        },
+    ),
 }
 
 
@@ -98,23 +125,23 @@ def config_of(case, chips, remat=True):
     """The ConfigDict of a Case on so many chips.
 
     Args:
-      remat: recompute the blocks' activations in the backward pass; files say themselves whether.
+      remat: recompute the blocks' activations in the backward pass, where the network can.
     """
-    if isinstance(case.config, str):
-        config = configs.load(case.config)
-        config.train.batch_size = case.share * chips
-        return config
-    groups = {**case.config, "network": {**case.config["network"], "remat": remat}}
+    cond = ("label",) if case.classes else ()
+    if "network" in case.config:
+        groups = {**case.config, "network": {**case.config["network"], "remat": remat}}
+        groups |= {"algorithm": {"name": "diffusion", "cond": cond, "label_drop": 0.1}}
+        groups |= {"sample": {"solver": "heun", "steps": 18}}
+    else:
+        groups = {**case.config, "algorithm": {"name": "gan", "cond": cond}}
     return ConfigDict(
         {
             "data": {"name": "digits"},  # its place: the shape is given
             **groups,
-            "algorithm": {"name": "diffusion", "cond": ("label",), "label_drop": 0.1},
             "optimizer": {"name": "adam", "learning_rate": 1e-4},
             "ema": {"name": "constant", "decay": 0.9999},
             "precision": "bfloat16",
             "train": {"batch_size": case.share * chips},
-            "sample": {"solver": "heun", "steps": 18},
         }
     )
 
@@ -129,8 +156,7 @@ def measure(case, chip_name, chips, layout_name, remat):
     began, cpu = time.monotonic(), time.process_time()
     program = plan_ahead.compile_step(build.algorithm(config, spec), layout, like)
     row = {**record(program, chip), "batch": config.train.batch_size}
-    if not isinstance(case.config, str):
-        row["remat"] = remat
+    row["remat"] = remat and "network" in case.config
     row["compile_seconds"], row["compile_cpu"] = time.monotonic() - began, time.process_time() - cpu
     row["date"] = str(datetime.datetime.now(datetime.UTC).date())
     row["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
@@ -159,7 +185,7 @@ def table(found):
         util = f"{s['compute'] / s['least']:.0%} ... {s['compute'] / s['most']:.0%}"
         if not row["fits"]:
             times = util = "-"
-        recomputes = {True: "yes", False: "no", None: "its file's"}[row.get("remat")]
+        recomputes = "yes" if row["remat"] else "no"
         cells = [CASES[name].title if name in CASES else name, chip, chips, row["batch"], layout, recomputes]
         cells += [size(m[what]) for what in ("parameters", "optimizer", "averages")]
         cells += [size(m["activations"]) if "activations" in m else "-", size(m["peak"])]

@@ -138,8 +138,12 @@ def place(batch, sharding):
 
 
 def explain(error, workdir):
-    """The Lost that an error stands for where several processes train: one that comes of JAX's runtime; else None."""
-    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+    """The Lost that an error stands for where several processes train: one that comes of JAX's runtime; else None.
+
+    A save that another process left says so in its text alone: the error comes from a thread of Orbax.
+    """
+    of_runtime = lambda e: isinstance(e, jax.errors.JaxRuntimeError) or "Gloo" in str(e)
+    while error is not None and not of_runtime(error):
         error = error.__cause__ or error.__context__
     if jax.process_count() == 1 or error is None:
         return None

@@ -35,6 +35,8 @@ CASES = {
     "2x2 stride 3 drops a row": ((6, 7), (2, 2), 3, "VALID"),
     "1x1 stride 2": ((5, 6), (1, 1), 2, "VALID"),
     "3x3 padded beyond the kernel": ((4, 4), (3, 3), 1, 4),
+    "kernel larger than the image": ((2, 2), (3, 3), 1, "SAME"),
+    "output larger than the image": ((3, 2), (2, 2), 1, 1),
     "line": ((9,), (3,), 2, "SAME"),
     "volume": ((4, 3, 4), (3, 2, 3), 1, "SAME"),
 }
@@ -162,6 +164,14 @@ def test_form_is_chosen_by_the_platform_of_the_program():
     traced = jax.jit(jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), (0, 1))).trace(x, k)
     barrier = {p: "optimization_barrier" in traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")}
     assert barrier == {"cpu": True, "tpu": False}
+
+
+@pytest.mark.parametrize("size, kernel", [(2, 3), (4, 2)], ids=("image below the kernel", "gradient of a wider output"))
+def test_image_and_kernel_are_not_exchanged(size, kernel):
+    """XLA:CPU has no fast path for what it exchanges; a kernel read backwards is the mark of it."""
+    x, k = jnp.ones((2, size, size, 8)), jnp.ones((kernel, kernel, 8, 16))
+    program = jax.jit(jax.value_and_grad(lambda x, k: jnp.sum(conv(x, k, padding=1) ** 2), (0, 1))).lower(x, k)
+    assert "rhs_reversal" not in program.compile().as_text()
 
 
 def test_checked_shard_map_sums_kernel_gradients():

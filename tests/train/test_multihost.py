@@ -220,3 +220,12 @@ def test_one_process_holds_all_rows():
     assert multihost.rows_of(sharding, 8) == (0, 1)
     assert multihost.same(5) == multihost.any_of(5) == 5 and multihost.is_main()
     assert multihost.explain(jax.errors.JaxRuntimeError("lost"), "w") is None
+
+
+def test_a_save_that_another_process_left_is_no_full_disk(monkeypatch):
+    monkeypatch.setattr(multihost.jax, "process_count", lambda: 2)
+    error = OSError("checkpoint w/00000040: could not be written: UNKNOWN: Gloo AllGather failed: Connection closed")
+    assert "another process ended" in str(multihost.explain(error, "w"))
+    assert (
+        multihost.explain(OSError("checkpoint w/00000040: could not be written: No space left on device"), "w") is None
+    )
