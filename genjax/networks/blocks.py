@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from genjax.networks.products import dot_general
+
 zeros = nn.initializers.zeros
 
 
@@ -18,7 +20,8 @@ def xavier(scale=1.0):
 
 def dense(features, dtype, name=None, *, init=None, use_bias=True):
     """A Dense layer with float32 parameters that computes in `dtype`."""
-    return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=init or xavier(), name=name)
+    options = {"dtype": dtype, "kernel_init": init or xavier(), "dot_general": dot_general}
+    return nn.Dense(features, use_bias=use_bias, name=name, **options)
 
 
 def tap(module, features, name, x, sown="features"):

@@ -38,6 +38,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from genjax.networks import winograd
+from genjax.networks.products import kernel_gradient, matmul
 
 PATCH_LIMIT = 2**24  # elements; larger patch matrices are built one kernel row at a time
 
@@ -105,11 +106,7 @@ def _shifts(x, out, kernel, strides):
 def _patch_conv_k(x, g, *, kernel, strides, padding):
     out = g.shape[1:-1]
     x = _padded(x, padding)
-    axes = tuple(range(g.ndim - 1))
-
-    def product(windows):
-        wide = jnp.promote_types(g.dtype, jnp.float32)
-        return lax.dot_general(windows, g, ((axes, axes), ((), ())), preferred_element_type=wide)
+    product = functools.partial(kernel_gradient, g=g, wide=jnp.promote_types(g.dtype, jnp.float32))
 
     if math.prod(out) * x.shape[-1] * math.prod(kernel) * x.shape[0] <= PATCH_LIMIT:
         dk = product(_shifts(x, out, kernel, strides))
@@ -233,7 +230,7 @@ def _row_conv(x, k, *, strides, padding):
     rows, outputs = k.shape[0], k.shape[-1]
     columns = jnp.moveaxis(k.reshape(rows, -1, outputs), 0, 1).reshape(-1, rows * outputs)
     windows, wide = _row_windows(x, k.shape[:-2], padding), jnp.promote_types(x.dtype, jnp.float32)
-    y = jnp.matmul(windows, columns, preferred_element_type=wide)
+    y = matmul(windows, columns, wide)
     n = y.shape[1] - rows + 1
     parts = [y[:, i : i + n, ..., i * outputs : (i + 1) * outputs] for i in range(rows)]
     return sum(parts).astype(x.dtype)
@@ -252,14 +249,9 @@ def _row_conv_x(g, k, *, sizes, strides, padding):
 def _row_conv_k(x, g, *, kernel, strides, padding):
     if any(s != 1 for s in strides) or min(map(min, padding)) < 0:
         return _patch_conv_k(x, g, kernel=kernel, strides=strides, padding=padding)
-    rows, axes = kernel[0], tuple(range(g.ndim - 1))
+    rows, wide = kernel[0], jnp.promote_types(g.dtype, jnp.float32)
     moved = [jnp.pad(g, [(0, 0), (i, rows - 1 - i), *[(0, 0)] * (g.ndim - 2)]) for i in range(rows)]
-    dk = lax.dot_general(
-        _row_windows(x, kernel, padding),
-        jnp.concatenate(moved, axis=-1),
-        ((axes, axes), ((), ())),
-        preferred_element_type=jnp.promote_types(g.dtype, jnp.float32),
-    )
+    dk = kernel_gradient(_row_windows(x, kernel, padding), jnp.concatenate(moved, axis=-1), wide)
     dk = jnp.moveaxis(dk.reshape(-1, rows, g.shape[-1]), 1, 0)
     return dk.reshape(*kernel, x.shape[-1], g.shape[-1]).astype(g.dtype)
 
@@ -267,7 +259,7 @@ def _row_conv_k(x, g, *, kernel, strides, padding):
 def _patch_conv(x, k, *, strides, padding):
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
     out = _out_sizes(x.shape[1:-1], k.shape[:-2], strides, ((0, 0),) * len(strides))
-    return _shifts(x, out, k.shape[:-2], strides) @ k.reshape(-1, k.shape[-1])
+    return matmul(_shifts(x, out, k.shape[:-2], strides), k.reshape(-1, k.shape[-1]))
 
 
 def _platform(cpu, default, a, b):
@@ -367,7 +359,7 @@ def conv(x, kernel, strides=1, padding="SAME"):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
         pads = ((0, 0),) * len(size)
     if all(w == 1 for w in size + strides) and not any(map(any, pads)):
-        return x @ kernel.reshape(kernel.shape[-2:])
+        return matmul(x, kernel.reshape(kernel.shape[-2:]))
     return _conv(*_vary_alike(x, kernel), strides, pads)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genjax.networks.convolution import conv
+from genjax.networks.products import matmul
 
 WEIGHT = "mp_kernel"  # name of the parameters that `force_normalize` rescales
 
@@ -68,7 +69,7 @@ class MPDense(nn.Module):
 
     @nn.compact
     def __call__(self, x, gain=1.0):
-        return x.astype(self.dtype) @ _weight(self, (x.shape[-1], self.features), gain, self.dtype)
+        return matmul(x.astype(self.dtype), _weight(self, (x.shape[-1], self.features), gain, self.dtype))
 
 
 class MPConv(nn.Module):

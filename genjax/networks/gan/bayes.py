@@ -9,6 +9,7 @@ from flax import linen as nn
 from genjax.core.numerics import safe_norm
 from genjax.networks.blocks import xavier
 from genjax.networks.gan.layers import ACTIVATIONS, named
+from genjax.networks.products import matmul
 
 
 class BayesDense(nn.Module):
@@ -39,7 +40,7 @@ class BayesDense(nn.Module):
 
         kernel = weights("kernel", xavier(), (x.shape[-1], self.features))
         bias = weights("bias", nn.initializers.zeros, (self.features,))
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        y = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from genjax.networks.convolution import conv
 from genjax.networks.gan.resample import conv_down, conv_up
+from genjax.networks.products import matmul
 
 SLOPE = 0.2
 
@@ -61,7 +62,7 @@ class EqualDense(nn.Module):
     @nn.compact
     def __call__(self, x):
         w = equalized(self, (x.shape[-1], self.features), self.gain, self.multiplier, self.plain)
-        y = x.astype(self.dtype) @ w.astype(self.dtype)
+        y = matmul(x.astype(self.dtype), w.astype(self.dtype))
         if self.bias is not None:
             init = nn.initializers.constant(self.bias / self.multiplier)
             bias = self.param("bias", init, (self.features,), jnp.float32) * self.multiplier

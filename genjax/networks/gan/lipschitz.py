@@ -14,6 +14,7 @@ from jax import lax
 
 from genjax.core.types import Critique
 from genjax.networks.blocks import xavier
+from genjax.networks.products import matmul
 
 BETA = 0.5
 
@@ -51,7 +52,7 @@ class OrthonormalDense(nn.Module):
     def __call__(self, x):
         w = self.param("kernel", xavier(), (x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        y = x.astype(self.dtype) @ bjorck(w, self.steps).astype(self.dtype)
+        y = matmul(x.astype(self.dtype), bjorck(w, self.steps).astype(self.dtype))
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 

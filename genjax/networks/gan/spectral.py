@@ -21,6 +21,7 @@ from jax import lax
 
 from genjax.networks.blocks import xavier
 from genjax.networks.convolution import conv
+from genjax.networks.products import matmul
 
 COLLECTION = "spectral"
 BIRTH = 15  # power steps when the state is made, so that the first call is sane
@@ -84,7 +85,7 @@ class SpectralDense(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         w = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        y = x.astype(self.dtype) @ normalized(self, w, self.steps, train).astype(self.dtype)
+        y = matmul(x.astype(self.dtype), normalized(self, w, self.steps, train).astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
