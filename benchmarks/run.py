@@ -37,9 +37,10 @@ BENCHMARKS = {
     "restore_speed": "Restoration",
     "torch_networks": "Networks beside PyTorch",
     "gan_speed": "GAN steps beside PyTorch",
+    "other_toolkits": "Other JAX toolkits",
     "compile_table": "Train steps compiled ahead of time",
 }
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "k-diffusion", "diffusers")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "k-diffusion", "diffusers", "flaxdiff", "diffuse-jax")
 GOAL = re.compile(r"^(.*\S)\s*:?\s+([-+\d.]+(?:e[-+]?\d+)?) \(goal:?(?: at most)? ([\d.]+)\)", re.MULTILINE)
 
 

@@ -106,7 +106,7 @@ def config_of(model):
     )
 
 
-def _weights(shapes, seed=0):
+def weights_of(shapes, seed=0):
     """Random parameters of a tree of shapes: none zero, so that every weight has a gradient."""
     rng = np.random.default_rng(seed)
 
@@ -125,7 +125,7 @@ def ours(model):
     batch = {"x": jnp.asarray(SIGMA_DATA * rng.normal(size=(model.batch, *model.shape)), jnp.float32)}
     if model.classes:
         batch["label"] = jnp.asarray(rng.integers(model.classes, size=model.batch), jnp.int32)
-    params = _weights(jax.eval_shape(parts.net.init, jax.random.key(0), *_inputs(model, batch))[0])
+    params = weights_of(jax.eval_shape(parts.net.init, jax.random.key(0), *_inputs(model, batch))[0])
     init = jax.jit(lambda params: parts.algorithm.init(jax.random.key(0), batch, {"denoiser": params}))
     return Ours(model, parts, init(params), batch)
 
