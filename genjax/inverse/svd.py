@@ -15,9 +15,8 @@ from genjax.inverse import sampler
 from genjax.solvers.ancestral import ddim
 from genjax.solvers.base import from_step, info_of
 
-SEEN = (
-    1e-5  # singular values below this share of the largest count as 0; that of a blur cuts its pseudo-inverse earlier
-)
+# singular values below this share of the largest count as 0; a blur's pseudo-inverse cuts earlier
+SEEN = 1e-5
 
 
 class Spectrum(NamedTuple):

@@ -39,6 +39,7 @@ from jax.interpreters import ad, batching, mlir
 
 from genjax.networks import winograd
 from genjax.networks.products import kernel_gradient, matmul
+from genjax.networks.winograd import padded
 
 PATCH_LIMIT = 2**24  # elements; larger patch matrices are built one kernel row at a time
 
@@ -49,15 +50,11 @@ def _native(x, k, strides, padding, wide=None):
     return lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=layout, preferred_element_type=wide)
 
 
-def _padded(x, padding):
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
-
-
 def _plain(x, k, strides, padding, wide=None):
-    # XLA exchanges x with a kernel of more places than x has, and then has no fast path: 30 times slower for the
+    # XLA exchanges x with a kernel of more places than x has, and then has no fast path: a hundred times slower for the
     # kernel's gradient of 256 -> 1024 channels at 8 x 8. Padded by hand x has more.
     if math.prod(k.shape[:-2]) > math.prod(x.shape[1:-1]):
-        x, padding = lax.optimization_barrier(_padded(x, padding)), ((0, 0),) * len(strides)
+        x, padding = lax.optimization_barrier(padded(x, padding)), ((0, 0),) * len(strides)
     return _native(x, k, strides, padding, wide)
 
 
@@ -105,7 +102,7 @@ def _shifts(x, out, kernel, strides):
 
 def _patch_conv_k(x, g, *, kernel, strides, padding):
     out = g.shape[1:-1]
-    x = _padded(x, padding)
+    x = padded(x, padding)
     product = functools.partial(kernel_gradient, g=g, wide=jnp.promote_types(g.dtype, jnp.float32))
 
     if math.prod(out) * x.shape[-1] * math.prod(kernel) * x.shape[0] <= PATCH_LIMIT:
@@ -219,7 +216,7 @@ ad.defbilinear(
 # whole 3x3 patches, and wider products where channels are few.
 def _row_windows(x, kernel, padding):
     """[B, H + K - 1, *S', prod(K') C] of x [B, H, *S, C], padded: its windows along all kernel axes but the first."""
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
+    x = padded(x, padding)
     size, ones = (1, *kernel[1:]), (1,) * len(kernel)
     return _shifts(x, _out_sizes(x.shape[1:-1], size, ones, ((0, 0),) * len(size)), size, ones)
 
@@ -257,7 +254,7 @@ def _row_conv_k(x, g, *, kernel, strides, padding):
 
 
 def _patch_conv(x, k, *, strides, padding):
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
+    x = padded(x, padding)
     out = _out_sizes(x.shape[1:-1], k.shape[:-2], strides, ((0, 0),) * len(strides))
     return matmul(_shifts(x, out, k.shape[:-2], strides), k.reshape(-1, k.shape[-1]))
 

@@ -2,7 +2,7 @@
 
 XLA:CPU multiplies matrices as they lie in memory. With an operand of more axes, the gradient of a kernel sums over
 several of them; it then transposes that operand as part of whatever made it, which takes longer than the product:
-train steps of R3GAN cost a fifth less so. Elsewhere both are the same program.
+train steps of R3GAN cost a fifth less so.
 """
 
 import math

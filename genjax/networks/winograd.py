@@ -63,13 +63,14 @@ def _strip(x, i, n, rows, halo):
     return lax.dynamic_slice(x, start, (1, rows + halo, *x.shape[2:]))[0]
 
 
-def _padded(x, padding):
+def padded(x, padding):
+    """x [B, *S, C] with ((low, high), ...) zeros around; negative ones cut."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
 
 
 def conv(x, k, padding):
     """The correlation of x [B, H, W, C] with k [3, 3, C, O], ((low, high), (low, high)) zeros around."""
-    x = _padded(x, padding)
+    x = padded(x, padding)
     batch, out = x.shape[0], (x.shape[1] - 2, x.shape[2] - 2)
     n, rows = _strips(out)
     u = lax.optimization_barrier(_taps(_taps(k).swapaxes(0, 1)).reshape(16, *k.shape[2:]))  # columns, then rows
@@ -87,7 +88,7 @@ def conv(x, k, padding):
 
 def conv_k(x, g, padding):
     """The gradient of `conv` to its kernel, of x [B, H, W, C] and the output's gradient g [B, H', W', O]."""
-    x = _padded(x, padding)
+    x = padded(x, padding)
     n, rows = _strips(g.shape[1:-1])
     inputs, outputs = x.shape[-1], g.shape[-1]
 
