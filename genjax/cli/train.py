@@ -42,7 +42,6 @@ def run(args):
     config = configs.load(args.config) if args.config else runtime.stored_config(args.workdir)
     configs.apply(config, args.overrides)
     runtime.use_cache()
-    import jax
 
     from genjax import build
     from genjax.train import loop, multihost
@@ -62,14 +61,8 @@ def run(args):
     say(f"seed {seed}; {len(devices)} device(s) of kind {devices[0].device_kind}{axes and f' ({axes})'}")
     feed, recipe, workdir = build.feed(config, data, layout), parts.algorithm, args.workdir
     options = {"seed": seed, "hooks": hooks, "layout": layout, "stream": stream, "table": build.table(config)}
-    try:
-        with multihost.watched(workdir):
-            _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
-    except Exception as error:
-        if jax.process_count() == 1:
-            raise
-        lost = multihost.explain(error, workdir)
-        multihost.leave(lost or error, multihost.LOST if lost else 1 if isinstance(error, loop.Diverged) else 2)
+    with multihost.watched(workdir, lambda error: 1 if isinstance(error, loop.Diverged) else 2):
+        _, step = loop.train(recipe, feed, plan, workdir, config.to_dict(), **options)
     if step < plan.steps:
         return UNFINISHED
     if multihost.is_main():

@@ -17,14 +17,17 @@ HEARTBEAT = 20  # seconds without a sign of life after which a process counts as
 LOST = 70  # exit code of a process that lost another
 
 
-# Speaks for a process that ended without a word of its own: its end of the pipe closed, and nothing was written.
-WATCH = """
+# The voice of a process: prints the line that comes through the pipe, and one of its own where the process ended
+# without any.
+VOICE = """
 import signal, sys
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     signal.signal(getattr(signal, name), signal.SIG_IGN)
-if not sys.stdin.buffer.read():
-    print(sys.argv[1], file=sys.stderr, flush=True)
+line = sys.stdin.buffer.read().decode() or sys.argv[1]
+if line != sys.argv[2]:
+    print(line, file=sys.stderr, flush=True)
 """
+SILENCE = "ended"  # the line that is not printed
 
 
 class Lost(RuntimeError):
@@ -159,29 +162,30 @@ def _gone(workdir):
 
 
 @contextlib.contextmanager
-def watched(workdir):
-    """Says in our words why this process ended where it cannot itself.
+def watched(workdir, code=lambda error: 2):
+    """Says once, in our words, why this process ended, and ends it at an error where several processes train.
 
-    The threads of JAX's runtime that find another process gone may abort this one with a message of their own, in
-    which no Python runs any more. A small process at the other end of a pipe then prints the line of `explain`.
+    The threads of JAX's runtime that find another process gone may abort this one with a message of their own, at any
+    moment and with no Python run any more; a small process at the other end of a pipe therefore does the speaking. An
+    error ends this process at once, for a regular exit would wait for others that may be gone: with LOST where
+    `explain` finds another process behind it, else with code(error). One process alone is left to its errors.
     """
     if jax.process_count() == 1:
         yield
         return
-    command = [sys.executable, "-I", "-S", "-c", WATCH, _line(f"aborted; {_gone(workdir)}")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as watch:
+    command = [sys.executable, "-I", "-S", "-c", VOICE, _line(f"aborted; {_gone(workdir)}"), SILENCE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as voice:
         try:
             yield
+        except Exception as error:
+            lost = explain(error, workdir)
+            first = (str(lost or error).strip().splitlines() or [type(error).__name__])[0]
+            sys.stdout.flush()
+            voice.communicate(_line(first).encode())
+            os._exit(LOST if lost else code(error))
         finally:
-            watch.communicate(b"ended")
+            voice.communicate(SILENCE.encode())
 
 
 def _line(message):
     return f"genjax train: error: {message}"
-
-
-def leave(error, code):
-    """Ends this process with a message, at once: a regular exit would wait for processes that may be gone."""
-    print(_line((str(error).strip().splitlines() or [type(error).__name__])[0]), file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(code)

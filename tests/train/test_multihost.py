@@ -182,8 +182,8 @@ def test_four_processes_lose_one_then_the_coordinator_and_end_as_one_process(tmp
 
 
 def test_a_process_that_cannot_speak_is_spoken_for(tmp_path):
-    """An abort below Python, in which no handler runs, still ends in one line that says what to do; a regular end, an
-    error of ours and a signal that we heed ourselves add nothing."""
+    """An abort below Python, in which no handler runs, still ends in one line that says what to do, before an error
+    of ours or after it; a regular end and a signal that we heed ourselves add nothing."""
     script = """
 import os, signal, sys
 from genjax.train import multihost
@@ -191,13 +191,18 @@ multihost.jax.process_count, multihost.jax.process_index = lambda: 2, lambda: 1
 with multihost.watched("runs/digits"):
     {}
 """
-    said = "genjax train: error: aborted; process 1 of 2: another process ended or cannot be reached; start all of "
-    said += "them again to go on from the newest checkpoint of runs/digits"
+    start_of, gone = "genjax train: error: ", "process 1 of 2: another process ended or cannot be reached; start all"
+    gone += " of them again to go on from the newest checkpoint of runs/digits"
+    aborted, lost = f"{start_of}aborted; {gone}", "raise multihost.jax.errors.JaxRuntimeError('closed')"
     ways = {
-        "os.abort()": (-signal.SIGABRT, [said]),
+        "os.abort()": (-signal.SIGABRT, [aborted]),
         "pass": (0, []),
         "sys.exit(3)": (3, []),
-        "os.kill(os.getpid(), signal.SIGKILL)": (-signal.SIGKILL, [said]),
+        "os.kill(os.getpid(), signal.SIGKILL)": (-signal.SIGKILL, [aborted]),
+        "raise OSError('full')": (2, [f"{start_of}full"]),
+        lost: (multihost.LOST, [f"{start_of}{gone} (closed)"]),
+        f"os._exit = lambda code: os.abort(); {lost}": (-signal.SIGABRT, [f"{start_of}{gone} (closed)"]),
+        f"multihost.explain = lambda *_: os.abort(); {lost}": (-signal.SIGABRT, [aborted]),
     }
     running = [start("-c", script.format(way)) for way in ways]
     for way, (code, error) in zip(ways, finish(running, 60)):
