@@ -1,10 +1,11 @@
 """Published networks on TPU slices that need not exist: memory, communication and a bound of the step time.
 
-  python -m benchmarks.compile_table [--only dit_xl_2 adm_64] [--chips 8 64] [--layouts data fsdp] [--again]
+  python -m benchmarks.compile_table [--only dit_xl_2 adm_64] [--chips 8 64] [--layouts data fsdp] [--full] [--again]
 
 Needs the compiler (`pip install 'genjax-toolkit[slice]'`), minutes and gigabytes a row; rows that were measured
 are kept in results/compile_table.json and not measured again, so that the table can be filled bit by bit, and printed
-without the compiler. Every step is the real one; the same number of samples a chip on every slice, so the
+without the compiler. Rows are compiled as by `genjax compile --quick`, with --full as a training compiles; the rows
+that are there in both forms tell what the difference is. Every step is the real one; the same number of samples a chip on every slice, so the
 batch grows with it. All take bf16 computation, Adam and one average of the weights (a game's: of the generator);
 diffusion drops labels, games take every lazy penalty into their one program.
 """
@@ -23,7 +24,7 @@ import jax
 from ml_collections import ConfigDict
 
 from genjax import build
-from genjax.cli.compile import batch_like, record, size
+from genjax.cli.compile import batch_like, hurry, record, size
 from genjax.data import DataSpec
 from genjax.networks import edm2, transformer, unet
 from genjax.networks.gan import R3GAN_PRESETS, STYLEGAN2_PRESETS
@@ -163,6 +164,28 @@ def measure(case, chip_name, chips, layout_name, remat):
     return row
 
 
+def key_of(name, chip, chips, layout, full=False):
+    return f"{name}/{chip}/{chips}/{layout}{'/full' if full else ''}"
+
+
+def beside_full(found):
+    """Lines on the rows that were compiled in both forms."""
+    both = [key for key in found if f"{key}/full" in found and found[key]["fits"] and found[f"{key}/full"]["fits"]]
+    if not both:
+        return []
+    lines = ["", "Rows compiled at the compiler's least effort, over those of a training:", ""]
+    lines += ["| network | chips | layout | peak | memory traffic | sent | compile, CPU s | full, CPU s |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    sent = lambda row: sum(c["sent"] for c in row["collectives"].values())
+    for key in both:
+        (name, _, chips, layout), quick, full = key.split("/"), found[key], found[f"{key}/full"]
+        ratios = [row["memory"]["peak"] for row in (quick, full)], [row["seconds"]["memory"] for row in (quick, full)]
+        cells = [CASES[name].title, chips, layout, *(f"{a / b:.2f}" for a, b in (*ratios, (sent(quick), sent(full))))]
+        cells += [f"{row['compile_cpu']:.0f}" for row in (quick, full)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
 def table(found):
     """Markdown of the rows that are there, and a line on those that are not."""
     lines = [
@@ -174,10 +197,9 @@ def table(found):
         "| peak | fits | TFLOP a step | sent a chip | step, ms | util | compile, CPU s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    order = [f"{name}/{CHIP}/{chips}/{layout}" for name in CASES for chips in SLICES for layout in LAYOUTS]
-    for key in [*order, *(key for key in found if key not in order)]:
-        if key not in found:
-            continue
+    order = [key_of(name, CHIP, chips, layout) for name in CASES for chips in SLICES for layout in LAYOUTS]
+    others = [key for key in found if key not in order and not key.endswith("/full")]
+    for key in [*(key for key in order if key in found), *others]:
         row, (name, chip, chips, layout) = found[key], key.split("/")
         m, s = row["memory"], row["seconds"]
         sent = sum(c["sent"] for c in row["collectives"].values())
@@ -192,6 +214,7 @@ def table(found):
         cells += ["yes" if row["fits"] else "no", f"{row['operations'] / 1e12:.1f}"]
         cells += [size(sent) if row["fits"] else "-", times, util, f"{row['compile_cpu']:.0f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += beside_full(found)
     missing = [key for key in order if key not in found]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
@@ -209,6 +232,7 @@ def main():
     parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--chip", default=CHIP, choices=list(plan_ahead.CHIPS))
     parser.add_argument("--no-remat", action="store_true", help="keep the blocks' activations for the backward pass")
+    parser.add_argument("--full", action="store_true", help="compile as a training does; several times as long")
     parser.add_argument("--again", action="store_true", help="measure rows that are there too")
     args = parser.parse_args()
     path = OUT / "compile_table.json"
@@ -217,8 +241,10 @@ def main():
     if not importlib.util.find_spec("libtpu"):
         print("nothing is measured: the compiler is missing (pip install 'genjax-toolkit[slice]')", file=sys.stderr)
         wanted = []
+    if not args.full:
+        hurry()
     for chips, name, layout in wanted:
-        key = f"{name}/{args.chip}/{chips}/{layout}"
+        key = key_of(name, args.chip, chips, layout, args.full)
         if key in found and not args.again:
             continue
         row = measure(CASES[name], args.chip, chips, layout, not args.no_remat)
