@@ -5,9 +5,9 @@
 Needs the compiler (`pip install 'genjax-toolkit[slice]'`), minutes and gigabytes a row; rows that were measured
 are kept in results/compile_table.json and not measured again, so that the table can be filled bit by bit, and printed
 without the compiler. Rows are compiled as by `genjax compile --quick`, with --full as a training compiles; the rows
-that are there in both forms tell what the difference is. Every step is the real one; the same number of samples a chip on every slice, so the
-batch grows with it. All take bf16 computation, Adam and one average of the weights (a game's: of the generator);
-diffusion drops labels, games take every lazy penalty into their one program.
+that are there in both forms tell what the difference is. Every step is the real one; the same number of samples a
+chip on every slice, so the batch grows with it. All take bf16 computation, Adam and one average of the weights (a
+game's: of the generator); diffusion drops labels, games take every lazy penalty into their one program.
 """
 
 import argparse
@@ -177,11 +177,12 @@ def beside_full(found):
     lines += ["| network | chips | layout | peak | memory traffic | sent | compile, CPU s | full, CPU s |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     sent = lambda row: sum(c["sent"] for c in row["collectives"].values())
+    figures = (lambda row: row["memory"]["peak"]), (lambda row: row["seconds"]["memory"]), sent
     for key in both:
-        (name, _, chips, layout), quick, full = key.split("/"), found[key], found[f"{key}/full"]
-        ratios = [row["memory"]["peak"] for row in (quick, full)], [row["seconds"]["memory"] for row in (quick, full)]
-        cells = [CASES[name].title, chips, layout, *(f"{a / b:.2f}" for a, b in (*ratios, (sent(quick), sent(full))))]
-        cells += [f"{row['compile_cpu']:.0f}" for row in (quick, full)]
+        (name, _, chips, layout), rows = key.split("/"), (found[key], found[f"{key}/full"])
+        pairs = [tuple(map(figure, rows)) for figure in figures]
+        cells = [CASES[name].title, chips, layout, *(f"{quick / full:.2f}" if full else "-" for quick, full in pairs)]
+        cells += [f"{row['compile_cpu']:.0f}" for row in rows]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 
