@@ -3,8 +3,8 @@
   python -m benchmarks.start [--repeats 3] [--profile]
 
 Every figure is of a fresh process in a fresh workdir. Cold: nothing compiled is kept. Warm: the same
-training was started once before (the compilation cache of the CLI). The first record comes after the first
-25 steps, which are part of the time. Processor time stands beside the wall clock, for a machine that does other
+training was started once before (the compilation cache of the CLI). The first record is that of the first
+step, which comes alone. Processor time stands beside the wall clock, for a machine that does other
 work: most of a start runs on one core, so on two idle cores the wall clock is at most about that.
 
 `--profile` also says where the time of a start goes: the stages of the command, measured inside its process.

@@ -127,7 +127,8 @@ def _normal(process, to_z, from_z, log_slope, mean, std):
     """z(t) increasing in t and normal, cut to the range of times; log_slope(t) = log |dz / d lambda|."""
     if not std > 0:
         raise ValueError(f"std: expected a number > 0, got {std}")
-    low, high = (ndtr((to_z(t) - mean) / std) for t in (process.t_min, process.t_max))
+    # one program: a start of a training would compile twenty of one operation each
+    low, high = jax.jit(lambda: tuple(ndtr((to_z(t) - mean) / std) for t in (process.t_min, process.t_max)))()
 
     def log_density(t):
         z = (to_z(t) - mean) / std

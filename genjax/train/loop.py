@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     steps: int = 1000
     batch_size: int = 128
     steps_per_call: int = 50  # at most this many steps a dispatch
-    log_every: int = 50
+    log_every: int = 50  # the first step is logged too
     checkpoint_every: int = 500
     keep: int = 2  # newest checkpoints kept
     keep_every: int = 0  # also keep every checkpoint at a multiple of this
@@ -267,8 +267,11 @@ def train(
 
 
 def _next_stop(step, plan, hooks):
-    """The step at which the coming dispatch ends: the next at which something is due, at most steps_per_call on."""
-    due = [plan.steps, step + plan.steps_per_call]
+    """The step at which the coming dispatch ends: the next at which something is due, at most steps_per_call on.
+
+    The first step comes alone, so that a training is seen to work, or not to, as soon as it is compiled.
+    """
+    due = [plan.steps, step + plan.steps_per_call if step else 1]
     for every in (plan.log_every, plan.checkpoint_every, *(hook.every for hook in hooks)):
         if every:
             due.append((step // every + 1) * every)
@@ -301,7 +304,7 @@ def _run(algorithm, feed, plan, config, seed, hooks, layout, state, step, log, p
             jax.block_until_ready(sums)  # compiled now: the clock of the rate starts after the first dispatch
             progress.run(end)
         step = end
-        logged = due(plan.log_every) or step == plan.steps
+        logged = due(plan.log_every) or step in (1, plan.steps)
         # several processes leave together, so they agree, and where they wait for the device anyway
         halt = any_of(stop.signal or 0) if logged or jax.process_count() == 1 else 0
         if logged or halt:
