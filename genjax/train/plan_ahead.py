@@ -23,6 +23,7 @@ from genjax.train.flops import count
 from genjax.train.sharding import bytes_of
 
 OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")
+TOO_MUCH_AT_WORK = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 TOPOLOGY = re.compile(r"^(v\w+):(\d+(?:x\d+){1,2})$")
 
@@ -104,10 +105,11 @@ def _program(lowered, named, flops, chips):
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = OUT_OF_MEMORY.search(str(error))
-        if not needed:
+        whole, temporary = (pattern.search(str(error)) for pattern in (OUT_OF_MEMORY, TOO_MUCH_AT_WORK))
+        if not (whole or temporary):
             raise
-        peak = float(needed.group(1)) * UNITS[needed.group(2)]
+        value, unit = (whole or temporary).groups()
+        peak = float(value) * UNITS[unit] + (0 if whole else sum(named.values()))
         return Program({**named, "peak": peak}, flops, 0.0, {}, chips, fits=False)
     stats = compiled.memory_analysis()
     rest = stats.argument_size_in_bytes - sum(named.values())
