@@ -20,7 +20,7 @@ def add_arguments(parser):
     parser.add_argument("--classes", type=int, default=0, help="classes of the data, with --shape (0)")
     parser.add_argument("--samples", type=int, help="samples that the sampler draws at once (4 a chip)")
     parser.add_argument(
-        "--quick", action="store_true", help="a quarter of the time or less; figures of memory are close"
+        "--quick", action="store_true", help="compile in a quarter of the time; less exact figures (docs/scaling.md)"
     )
     parser.add_argument("--no-sampler", action="store_true", help="compile the train step alone")
     parser.add_argument("--out", help="also write the figures to FILE.json")
