@@ -108,6 +108,24 @@ def test_estimate_is_the_longest_and_the_sum():
 
 
 @pytest.mark.parametrize(
+    "message, peak",
+    [
+        ("Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded", 17.5 * 2**30),
+        ("the total memory required for HLO temporaries (18.00G) exceeds available HBM (15.75G).", 18 * 2**30 + 7),
+    ],
+)
+def test_too_little_memory_is_a_row(message, peak):
+    """Both of the compiler's accounts; the second is of what stands beside the arguments."""
+
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {message}")
+
+    program = plan_ahead._program(Lowered(), {"parameters": 7}, 1.0, 4)
+    assert not program.fits and program.memory == {"parameters": 7, "peak": peak}
+
+
+@pytest.mark.parametrize(
     "options, message",
     [
         (["--topology=v9:2x2"], r"--topology: expected CHIP:AxB .*\['v4', 'v5e', 'v5p', 'v6e'\], got 'v9:2x2'"),
