@@ -192,7 +192,8 @@ def table(found):
     lines = [
         "Memory is a chip's. The step takes at least the longest of the times for matrix products, memory and network,",
         "and at most their sum, at the chip's published peaks: a bound, not a measurement. `util` is the share of the",
-        "peak. Compiled on a machine without a TPU.",
+        "peak. Compiled on a machine without a TPU, at the compiler's least effort: a training's program moves more",
+        "memory, so that its bounds lie higher (last table).",
         "",
         "| network | chip | chips | batch | layout | recomputes | parameters | optimizer | averages | activations "
         "| peak | fits | TFLOP a step | sent a chip | step, ms | util | compile, CPU s |",
