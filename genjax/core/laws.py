@@ -46,9 +46,12 @@ class BlockNormal(NamedTuple):
 
     def log_prob(self, x):
         """Log-density of x, [B]; infinite or NaN where the covariance is singular."""
-        chol = jnp.broadcast_to(self._chol(), (*self.mean.shape, self.mean.shape[-1]))
-        z = jax.scipy.linalg.solve_triangular(chol, (x - self.mean)[..., None], lower=True)[..., 0]
-        log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1))
+        chol, z = self._chol(), []
+        for i in range(self.mean.shape[-1]):  # forward substitution: K is 2 or 3, and an image has many pixels
+            known = sum(chol[..., i, j] * z[j] for j in range(i))
+            z.append(((x - self.mean)[..., i] - known) / chol[..., i, i])
+        z = jnp.stack(z, axis=-1)
+        log_det = jnp.broadcast_to(jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1)), z.shape)
         return sum_except_batch(-0.5 * z * z - log_det - 0.5 * jnp.log(2 * jnp.pi))
 
 

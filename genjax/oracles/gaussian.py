@@ -196,16 +196,22 @@ class FullMixture:
           noise_std: scalar > 0.
         """
 
+        identity = jnp.eye(len(y), dtype=self.components.mean.dtype)
+
         def update(component, log_weight):
-            cov = component.covariance()
-            total = matrix @ cov @ matrix.T + noise_std**2 * jnp.eye(len(y), dtype=cov.dtype)
-            gain = jnp.linalg.solve(total, matrix @ cov).T
-            residual = y - matrix @ component.mean
+            # Each factorization needs the one before: XLA's CPU threads can wait for each other forever where a
+            # program holds independent batches of them.
+            cov, residual = component.covariance(), y - matrix @ component.mean
+            seen = matrix @ cov
+            chol = jnp.linalg.cholesky(seen @ matrix.T + noise_std**2 * identity)
+            whiten = jax.scipy.linalg.solve_triangular(chol, identity, lower=True)
+            gain = (whiten @ seen).T @ whiten
             keep = jnp.eye(cov.shape[0], dtype=cov.dtype) - gain @ matrix
             posterior = gaussian_data(
                 component.mean + gain @ residual, keep @ cov @ keep.T + noise_std**2 * gain @ gain.T
             )
-            evidence = jax.scipy.stats.multivariate_normal.logpdf(residual, jnp.zeros_like(residual), total)
+            log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(chol)))
+            evidence = -0.5 * (jnp.sum((whiten @ residual) ** 2) + log_det + len(y) * jnp.log(2 * jnp.pi))
             return posterior, log_weight + evidence
 
         return FullMixture(*jax.vmap(update)(self.components, jax.nn.log_softmax(self.log_weights)))

@@ -1,5 +1,8 @@
 """Exact posteriors against brute-force quadrature, conditioning formulas and perfect sampling."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +148,26 @@ def test_a_measurement_for_each_sample(x64):
             expected = one(y[i], x[i : i + 1], t.reshape(-1)[i % t.size])
             np.testing.assert_allclose(both.x0[i], expected.x0[0], atol=1e-10)
             np.testing.assert_allclose(both.eps[i], expected.eps[0], atol=1e-10)
+
+
+MANY = """
+import os
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax, jax.numpy as jnp
+from genjax import oracles
+keys = jax.random.split(jax.random.key(0), 2)
+prior = oracles.Mixture(jax.random.normal(keys[0], (64, 48)), jnp.full(64, 0.2), jnp.zeros(64))
+law = lambda y: oracles.posterior(prior, jnp.eye(48), y, 0.1)
+answers = jax.jit(jax.vmap(lambda y: (law(y).mean(), law(y).weights(), jnp.trace(law(y).covariance()))))
+for _ in range(150):
+    jax.block_until_ready(answers(jax.random.normal(keys[1], (3, 48))))
+"""
+
+
+def test_many_components_never_wait_for_each_other():
+    # two cores and independent batches of factorizations in one program: the runtime's threads can block for ever
+    subprocess.run([sys.executable, "-c", MANY], check=True, timeout=120)
 
 
 def test_nonlinear_measurement_by_grid_and_by_weights():
