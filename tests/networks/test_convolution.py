@@ -47,7 +47,7 @@ def test_derivatives_match_native(name, x64):
     # Catches a wrong transpose, pad or stride in any member of the family: first and second derivatives,
     # forward and reverse, in double precision.
     sizes, kernel, strides, padding = CASES[name]
-    x, k, dx, dk = arrays(0, (2, *sizes, 3), (*kernel, 3, 4), (2, *sizes, 3), (*kernel, 3, 4))
+    x, k, dx, dk = arrays(0, (5, *sizes, 3), (*kernel, 3, 4), (5, *sizes, 3), (*kernel, 3, 4))
 
     @jax.jit
     def everything(x, k, dx, dk):
@@ -94,8 +94,8 @@ def test_vmap_over_either_operand(x64):
     ids=str,
 )
 def test_kernels_with_an_axis_of_their_own(size, padding, x64):
-    # Catches windows of rows that are shifted the wrong way, or used where the padding (negative, or wider than the
-    # kernel's reach) does not allow them: values and second derivatives, of stride 1.
+    # Catches a rule that gives a member another's image or kernel, or mixes up what a shared image is widened by,
+    # with padding that is negative or wider than the kernel's reach: values and second derivatives, of stride 1.
     x, k = arrays(6, (3, 2, *(7, 6, 5)[: len(size)], 2), (3, *size, 2, 3))
 
     @jax.jit
@@ -106,6 +106,11 @@ def test_kernels_with_an_axis_of_their_own(size, padding, x64):
             slope = lambda x, k, y=y: jax.grad(lambda x: jnp.sum(jnp.sin(y(x, k))))(x)
             second = jax.grad(lambda x, k, slope=slope: jnp.sum(slope(x, k) ** 2), (0, 1))
             out.append([jax.vmap(y)(x, k), jax.vmap(y, (None, 0))(x[0], k), jax.vmap(second)(x, k)])
+            together = jax.grad(lambda x, k, y=y: jnp.sum(jnp.sin(jax.vmap(y)(x, k))), (0, 1))
+            twice = jax.vmap(jax.vmap(y, (None, 0)), (0, None))
+            nested = jax.vmap(jax.vmap(y), (1, None), 1), jax.vmap(jax.vmap(y), (1, 1), 1)
+            pair = jnp.stack([x, jnp.cos(x)], axis=1), jnp.stack([k, jnp.cos(k)], axis=1)
+            out[-1].append([together(x, k), twice(x[:2], k), nested[0](pair[0], k), nested[1](*pair)])
         return out
 
     ours, native = everything(x, k)
