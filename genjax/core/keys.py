@@ -13,6 +13,8 @@ around each other then never share a stream.
 import jax
 import jax.numpy as jnp
 
+from genjax.core.placement import across_batch
+
 
 def check_keys(keys):
     """Raises TypeError unless `keys` is None or made of typed keys (`jax.random.key`)."""
@@ -32,7 +34,7 @@ def sample_keys(key, n, offset=0):
     Returns:
       Typed keys, [n].
     """
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, offset + jnp.arange(n))
+    return across_batch(jax.vmap(jax.random.fold_in, (None, 0))(key, offset + jnp.arange(n)))
 
 
 def per_sample(keys, n):

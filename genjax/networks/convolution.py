@@ -37,6 +37,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from genjax.core.placement import across_batch
 from genjax.networks import winograd
 from genjax.networks.products import kernel_gradient, matmul
 from genjax.networks.winograd import padded
@@ -305,8 +306,9 @@ def conv(x, kernel, strides=1, padding="SAME"):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
         pads = ((0, 0),) * len(size)
     if all(w == 1 for w in size + strides) and not any(map(any, pads)):
-        return matmul(x, kernel.reshape(kernel.shape[-2:]))
-    return conv_p.bind(*_vary_alike(x, kernel), strides=strides, padding=pads, members=False)
+        return across_batch(matmul(across_batch(x), kernel.reshape(kernel.shape[-2:])))
+    y = conv_p.bind(*_vary_alike(across_batch(x), kernel), strides=strides, padding=pads, members=False)
+    return across_batch(y)
 
 
 class Conv(nn.Module):

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from genjax.core.keys import sample_keys
+from genjax.core.placement import mesh_context
 from genjax.train.sharding import PMAP_AXIS, as_layout
 
 
@@ -21,12 +22,13 @@ def traced_once(step):
     return jax.jit(step, inline=True)
 
 
-def _many(step, batch_of, key, state, count):
+def _many(step, batch_of, key, state, count, mesh=None):
     """(state after `count` steps, sums of the metrics); `batch_of(i)` is batch i."""
     step = traced_once(step)
 
     def one(state, batch):
-        state, metrics = step(jax.random.fold_in(key, state.step), state, batch)
+        with mesh_context(mesh):
+            state, metrics = step(jax.random.fold_in(key, state.step), state, batch)
         return state, jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), metrics)
 
     def body(i, carry):
@@ -63,7 +65,7 @@ def make_dispatch(step, layout=None, shardings=None, resident=True):
             index = jax.lax.with_sharding_constraint(indices[i], layout.batch)
             return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a[index], layout.batch), arrays)
 
-        return _many(step, batch_of, key, state, count)
+        return _many(step, batch_of, key, state, count, layout.mesh)
 
     out = (layout.replicated if shardings is None else shardings, layout.replicated)
     return jax.jit(dispatch, donate_argnums=1, out_shardings=out)
@@ -98,7 +100,8 @@ def trace_step(algorithm, layout, shapes, batch):
     once = traced_once(algorithm.step)
     step = lambda state, batch: once(jax.random.key(0), state, batch)[0]
     if layout is None or not layout.axis_name:
-        return jax.eval_shape(step, shapes, batch)
+        with mesh_context(layout and layout.mesh):
+            return jax.eval_shape(step, shapes, batch)
     split = lambda b: jax.tree.map(lambda a: a.reshape(layout.parts, -1, *a.shape[1:]), b)
     mapped = jax.vmap(step, (None, 0), axis_name=layout.axis_name)
     after = jax.eval_shape(lambda state, batch: mapped(state, split(batch)), shapes, batch)
@@ -145,7 +148,8 @@ def make_sampler(algorithm, n, mesh=None):
     def sample(key, first, state, cond):
         place = lambda a: jax.lax.with_sharding_constraint(a, split)
         keys = place(sample_keys(key, n, first))
-        return algorithm.sample(keys, state, n, jax.tree.map(place, cond))
+        with mesh_context(mesh):
+            return algorithm.sample(keys, state, n, jax.tree.map(place, cond))
 
     return jax.jit(sample, out_shardings=NamedSharding(mesh, P()))
 

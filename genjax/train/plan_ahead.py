@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from genjax.core.keys import sample_keys
+from genjax.core.placement import mesh_context
 from genjax.train.collectives import collectives, summary
 from genjax.train.flops import count
 from genjax.train.sharding import bytes_of
@@ -140,7 +141,8 @@ def compile_step(algorithm, layout, like) -> Program:
     state, batch = _placed(shapes, shardings), _placed(like, jax.tree.map(lambda _: layout.batch, like))
 
     def step(seed, state, batch):
-        return algorithm.step(jax.random.fold_in(jax.random.key(seed), state.step), state, batch)
+        with mesh_context(layout.mesh):
+            return algorithm.step(jax.random.fold_in(jax.random.key(seed), state.step), state, batch)
 
     out = (shardings, layout.replicated)
     seed = jax.ShapeDtypeStruct((), "int32", sharding=layout.replicated)
@@ -166,7 +168,8 @@ def compile_sampler(algorithm, layout, like, n, cond=None) -> Program:
 
     def sample(seed, state, cond):
         keys = jax.lax.with_sharding_constraint(sample_keys(jax.random.key(seed), n), split)
-        return algorithm.sample(keys, state, n, cond)
+        with mesh_context(layout.mesh):
+            return algorithm.sample(keys, state, n, cond)
 
     seed = jax.ShapeDtypeStruct((), "int32", sharding=layout.replicated)
     lowered = jax.jit(sample, out_shardings=split).lower(seed, _placed(shapes, shardings), cond)

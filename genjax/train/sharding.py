@@ -20,6 +20,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from genjax.core.placement import BATCH_AXES
 from genjax.core.trees import path_name
 from genjax.core.types import State
 
@@ -230,7 +231,7 @@ class Layout(NamedTuple):
     @property
     def batch(self):
         """The sharding of a batch [B, ...]."""
-        return NamedSharding(self.mesh, P(PMAP_AXIS) if self.axis_name else P(("data", "fsdp")))
+        return NamedSharding(self.mesh, P(PMAP_AXIS) if self.axis_name else P(BATCH_AXES))
 
     @property
     def parts(self):
