@@ -25,20 +25,21 @@ def _convolution(eqn):
 
 
 # The toolkit's own convolution and its two transposes (`networks.convolution`): all three cost what the
-# convolution does, 2 (elements of its output) (elements of the kernel) / (output channels).
+# convolution does, 2 (elements of its output) (elements of one kernel) / (output channels).
+def _conv_cost(output, kernel, members):
+    return 2 * math.prod(output.aval.shape) * math.prod(kernel.aval.shape[members:-1])
+
+
 def _conv(eqn):
-    kernel = eqn.invars[1].aval.shape
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel[:-1])
+    return _conv_cost(eqn.outvars[0], eqn.invars[1], eqn.params["members"])
 
 
 def _conv_x(eqn):
-    grad, kernel = (v.aval.shape for v in eqn.invars)
-    return 2 * math.prod(grad) * math.prod(kernel[:-1])
+    return _conv_cost(*eqn.invars, eqn.params["members"])
 
 
 def _conv_k(eqn):
-    grad, kernel = eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
-    return 2 * math.prod(grad) * math.prod(kernel[:-1])
+    return _conv_cost(eqn.invars[1], eqn.outvars[0], eqn.params["members"])
 
 
 COSTS = {

@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 from genjax import build
 from genjax.cli import runtime
 from genjax.cli.main import main as cli
-from genjax.train import checkpoints, loop
+from genjax.train import checkpoints, loop, plan_ahead
 from genjax.train.generation import draw
 from genjax.train.logs import read_metrics
+from genjax.train.sharding import make_layout
 
 STEPS, BATCH, SAMPLES = 5, 16, 16
 LAYOUTS = {
@@ -91,6 +92,26 @@ def pieces(state):
     return {name: [list(a.shape), list(a.sharding.shard_shape(a.shape))] for name, a in arrays.items()}
 
 
+def sent():
+    """{layout: bytes that a device sends in one step of a game of grouped convolutions}."""
+    player = {"name": "r3gan", "widths": (32,), "groups": (4,), "blocks": 1}
+    game = {"generator": player, "discriminator": player, "latent": {"name": "normal", "dim": 16}}
+    config = ConfigDict(
+        {
+            "data": {"name": "digits"},
+            "loss": {"name": "relativistic_pairing"},
+            "algorithm": {"name": "gan"},
+            "optimizer": {"name": "adam", "learning_rate": 1e-4},
+            "train": {"batch_size": 64},
+            **game,
+        }
+    )
+    spec = build.dataset(config).spec
+    algorithm, batch = build.algorithm(config, spec), {"x": jax.ShapeDtypeStruct((64, *spec.shape), "float32")}
+    layouts = {"data": make_layout({"data": 8}), "fsdp": make_layout({"fsdp": 8}, min_size=64)}
+    return {name: plan_ahead.compile_step(algorithm, layout, batch).sent for name, layout in layouts.items()}
+
+
 def main(out, folder):
     folder, found, facts = Path(folder), {}, {}
     label = {"label": np.arange(SAMPLES, dtype=np.int32) % 10}
@@ -120,6 +141,7 @@ def main(out, folder):
         mesh = flags[0].removeprefix("--mesh=") if flags else None
         model = runtime.restore(runtime.stored_config(folder / "fsdp"), folder / "fsdp", mesh=mesh)
         facts[name] = pieces(model.state)
+    facts["sent"] = sent()
     np.savez(out, facts=json.dumps(facts), **found)
 
 

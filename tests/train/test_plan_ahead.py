@@ -38,6 +38,8 @@ def test_operations_of_convolutions():
         x, k, (2, 2), "SAME", dimension_numbers=layout, feature_group_count=3
     )
     assert flops.count(grouped, x, SHAPE((3, 3, 2, 6), "float32")) == 2 * (2 * 4 * 4 * 6) * 3 * 3 * 2
+    many = jax.vmap(jax.grad(ours, (0, 1)))
+    assert flops.count(many, SHAPE((5, *x.shape), "float32"), SHAPE((5, *k.shape), "float32")) == 5 * 3 * once
 
 
 def test_operations_of_loops_and_branches():
