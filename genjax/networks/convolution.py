@@ -37,7 +37,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from genjax.core.placement import across_batch
+from genjax.core.placement import across_batch, gathered
 from genjax.networks import winograd
 from genjax.networks.products import kernel_gradient, matmul
 from genjax.networks.winograd import padded
@@ -299,15 +299,15 @@ def conv(x, kernel, strides=1, padding="SAME"):
         raise ValueError(f"kernel: expected the rank of x [B, *S, C], 3 to 5, got {kernel.shape} for x {x.shape}")
     if kernel.shape[-2] != x.shape[-1]:
         raise ValueError(f"kernel: expected {x.shape[-1]} input channels, got {kernel.shape[-2]}")
-    size = kernel.shape[:-2]
+    x, kernel, size = across_batch(x), gathered(kernel), kernel.shape[:-2]
     strides = (strides,) * len(size) if isinstance(strides, int) else tuple(strides)
     pads = resolve_padding(padding, x.shape[1:-1], size, strides)
     if isinstance(padding, str) and padding.upper() == "CIRCULAR":
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
         pads = ((0, 0),) * len(size)
     if all(w == 1 for w in size + strides) and not any(map(any, pads)):
-        return across_batch(matmul(across_batch(x), kernel.reshape(kernel.shape[-2:])))
-    y = conv_p.bind(*_vary_alike(across_batch(x), kernel), strides=strides, padding=pads, members=False)
+        return across_batch(matmul(x, kernel.reshape(kernel.shape[-2:])))
+    y = conv_p.bind(*_vary_alike(x, kernel), strides=strides, padding=pads, members=False)
     return across_batch(y)
 
 
