@@ -7,13 +7,12 @@ train steps of R3GAN cost a fifth less so.
 
 import math
 
-import jax.numpy as jnp
 from jax import lax
 
 
-def matmul(x, kernel, wide=None):
-    """x [..., C] times kernel [C, O]: [..., O], of dtype `wide` or x's."""
-    y = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, preferred_element_type=wide)
+def matmul(x, kernel):
+    """x [..., C] times kernel [C, O]: [..., O]."""
+    y = x.reshape(-1, x.shape[-1]) @ kernel
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
