@@ -74,10 +74,12 @@ def test_vmap_over_either_operand(x64):
         out = []
         for f in (conv, reference):
             grad = jax.grad(lambda x, k, f=f: jnp.sum(jnp.sin(f(x, k, 2))), (0, 1))
+            linear = jax.grad(lambda x, k, f=f: jnp.sum(f(x, k, 2)), (0, 1))  # with one gradient of the output for all
             out.append(
                 [
-                    jax.vmap(grad, axes)(x[0] if axes[0] is None else x, k[0] if axes[1] is None else k)
+                    jax.vmap(slope, axes)(x[0] if axes[0] is None else x, k[0] if axes[1] is None else k)
                     for axes in ((0, None), (None, 0), (0, 0))
+                    for slope in (grad, linear)
                 ]
             )
             moved = jax.vmap(lambda x, f=f: f(x, k[0]), 3, 1)(jnp.moveaxis(x, 0, 3))

@@ -11,6 +11,7 @@ one dense kernel filled up with zeros.
 
 import jax
 
+from genjax.core.placement import gathered
 from genjax.networks.convolution import conv
 
 
@@ -35,6 +36,7 @@ def grouped_conv(x, kernel, groups):
         raise ValueError(f"kernel: expected {x.shape[-1] // groups} input channels a group, got {inputs}")
     if groups == 1:
         return conv(x, kernel)
-    parts = kernel.reshape(*size, inputs, groups, outputs // groups)
+    # here, since inside a vmap the axis of the members is left to the partitioner
+    parts = gathered(kernel).reshape(*size, inputs, groups, outputs // groups)
     y = jax.vmap(conv, in_axes=(3, 3), out_axes=3)(x.reshape(*x.shape[:-1], groups, inputs), parts)
     return y.reshape(*x.shape[:-1], outputs)
