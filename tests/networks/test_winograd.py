@@ -40,10 +40,11 @@ def test_same_as_plain(name, tiles, x64, monkeypatch):
 
 
 def test_small_strips_are_taken():
-    # The strips above are strips: an image of 24 tiles in pieces of at most 4 would else be one.
-    assert winograd._strips((8, 12)) == (1, 8)
-    assert winograd._strips((64, 64)) == (4, 16)
-    assert winograd._strips((32, 32)) == (1, 32)
+    # The strips above are strips: images of 24 tiles are all in one, and with at most 4 tiles each is in pieces.
+    assert winograd._strips(3, (8, 12)) == (3, 1, 8)
+    assert winograd._strips(4, (64, 64)) == (1, 4, 16)
+    assert winograd._strips(4, (32, 32)) == (1, 1, 32)
+    assert winograd._strips(24, (8, 8)) == (12, 1, 8)
 
 
 def test_the_layer_uses_it_and_keeps_its_gradients():
@@ -75,7 +76,7 @@ def test_where_it_suits():
             suits(kernel=(3,)),
             suits(strides=(2, 2)),
             suits(out=(17, 16)),
-            suits(out=(8, 8)),
+            suits(out=(6, 6)),
         ]
     )
 
