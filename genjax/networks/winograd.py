@@ -6,8 +6,9 @@ Two outputs and three taps of a correlation along one axis need four products in
 
 with small fixed matrices B, G, A whose entries are 0, 1 and 1/2; along both axes, 16 in the place of 36. Each of the
 16 places is then a matrix product over channels. Tiles are taken a strip of an image, or a few small images, at a time,
-so that what the transforms write stays in the processor's cache and kernels are read seldom: measured on one core, 2 x 32 x 32 x 256 -> 256, 131 GF/s of the
-plain convolution's work against 91 of XLA's convolution, and 117 against 80 for the kernel's gradient.
+so that what the transforms write stays in the processor's cache and kernels are read seldom: measured on one core,
+2 x 32 x 32 x 256 -> 256, 131 GF/s of the plain convolution's work against 91 of XLA's convolution, and 117 against 80
+for the kernel's gradient.
 
 The sums differ from the plain ones by a few units of rounding (errors near 1e-6 of the largest output in float32).
 """
@@ -17,6 +18,7 @@ from jax import lax
 
 MIN_CHANNELS = 96  # below, the transforms cost what the products save
 MIN_TILES = 16  # of an image: below, the kernel's transform does
+WIDE, WIDE_TILES = 256, 64  # above so many channels it does so in larger images too, where a batch is small
 TILES = 256  # of a strip, which holds several small images or a part of a large one
 
 
@@ -24,7 +26,8 @@ def suits(x, inputs, outputs, kernel, strides, out):
     """Whether the form is to be used for x of a dtype; of sizes of one image alone, so that batches do not matter."""
     if x.dtype != jnp.float32 or tuple(kernel) != (3, 3) or any(s != 1 for s in strides) or any(n % 2 for n in out):
         return False
-    return min(inputs, outputs) >= MIN_CHANNELS and out[0] * out[1] >= 4 * MIN_TILES
+    least = MIN_TILES if max(inputs, outputs) <= WIDE else WIDE_TILES
+    return min(inputs, outputs) >= MIN_CHANNELS and out[0] * out[1] >= 4 * least
 
 
 def _windows(d, axis):

@@ -66,7 +66,7 @@ def test_where_it_suits():
     suits = lambda x=None, inputs=96, outputs=96, kernel=(3, 3), strides=(1, 1), out=(16, 16): winograd.suits(
         like() if x is None else x, inputs, outputs, kernel, strides, out
     )
-    assert suits()
+    assert suits() and suits(out=(8, 8)) and suits(inputs=768)
     assert not any(
         [
             suits(like(jnp.bfloat16)),
@@ -77,6 +77,7 @@ def test_where_it_suits():
             suits(strides=(2, 2)),
             suits(out=(17, 16)),
             suits(out=(6, 6)),
+            suits(inputs=768, out=(8, 8)),
         ]
     )
 
