@@ -25,13 +25,13 @@ def arrays(*shapes):
     return [jnp.asarray(rng.normal(size=s), jnp.result_type(float)) for s in shapes]
 
 
-@pytest.mark.parametrize("tiles", [4, 256])
+@pytest.mark.parametrize("tiles", [4, 50, 256])
 @pytest.mark.parametrize("name", CASES)
 def test_same_as_plain(name, tiles, x64, monkeypatch):
     # Catches a wrong matrix, a transposed kernel, a lost pad, and strips that do not meet.
     monkeypatch.setattr(winograd, "TILES", tiles)
     sizes, padding = CASES[name]
-    x, k = arrays((3, *sizes, 2), (3, 3, 2, 5))
+    x, k = arrays((4, *sizes, 2), (3, 3, 2, 5))
     plain = lambda k: lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=LAYOUT)
     y, pull = jax.vjp(plain, k)
     np.testing.assert_allclose(jax.jit(winograd.conv, static_argnums=2)(x, k, padding), y, rtol=1e-10, atol=1e-10)
@@ -40,7 +40,7 @@ def test_same_as_plain(name, tiles, x64, monkeypatch):
 
 
 def test_small_strips_are_taken():
-    # The strips above are strips: images of 24 tiles are all in one, and with at most 4 tiles each is in pieces.
+    # The strips above are strips: images of 24 tiles are all in one, by two with 50 tiles, in pieces with 4.
     assert winograd._strips(3, (8, 12)) == (3, 1, 8)
     assert winograd._strips(4, (64, 64)) == (1, 4, 16)
     assert winograd._strips(4, (32, 32)) == (1, 1, 32)
